@@ -1,0 +1,57 @@
+# Everything here does its own set-up; `make demo` needs git, make and Python >= 3.11 only.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: setup setup-dev demo test check unit chaos lock clean
+
+setup: .venv/.run
+setup-dev: .venv/.dev
+
+.venv/bin/uv:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+	    -r requirements-uv.txt
+
+.venv/.run: requirements.txt pyproject.toml requirements-uv.txt | .venv/bin/uv
+	test -e .venv/.dev || $(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.txt
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python -e .
+	touch $@
+
+.venv/.dev: requirements-dev.txt pyproject.toml requirements-uv.txt | .venv/bin/uv
+	$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements-dev.txt
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python -e .
+	touch $@ .venv/.run
+
+demo: setup
+	$(BIN)/descent demo $(ARGS)
+
+check: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/unit $(ARGS)
+
+unit: setup-dev
+	$(BIN)/pytest tests/unit $(ARGS)
+
+test: setup-dev
+	$(BIN)/pytest tests/integration tests/e2e $(ARGS)
+
+# Kills at length, on SQLite and PostgreSQL, with GitHub's faults: make chaos N=20 SEED=7
+N ?= 10
+SEED ?= 1
+chaos: setup-dev
+	$(BIN)/python -m tests.chaos --rounds $(N) --seed $(SEED) $(ARGS)
+
+# After changing the dependencies in pyproject.toml; the lock names hashes and no index.
+lock:
+	$(BIN)/uv lock --quiet --upgrade
+	$(BIN)/uv export --quiet --format requirements-txt --no-emit-project --no-header --no-annotate \
+	    --no-default-groups --extra postgresql -o requirements.txt
+	$(BIN)/uv export --quiet --format requirements-txt --no-emit-project --no-header --no-annotate \
+	    --all-groups --all-extras -o requirements-dev.txt
+	awk '/^[a-z]/ {keep = /^uv==/} keep' requirements.txt > requirements-uv.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

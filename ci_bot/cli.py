@@ -1,0 +1,167 @@
+"""The command line: `descent demo | up | web | worker | run | check | cancel | doctor`."""
+
+import asyncio
+import os
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ci_bot.settings import Settings, SettingsError
+
+FAILED = 1
+WRONG_USAGE = 2
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Push a commit, and the experiment that its config.yaml describes runs on your Ray cluster.",
+)
+
+
+def main() -> None:
+    """The `descent` command."""
+    try:
+        app()
+    except SettingsError as error:
+        sys.exit(refuse(f"The settings can't be used:\n{error}"))
+
+
+def refuse(message: str) -> int:
+    """Say what is wrong, and give the exit code for wrong usage or set-up."""
+    print(message, file=sys.stderr)
+    return WRONG_USAGE
+
+
+def settings() -> Settings:
+    """The environment's settings, with logging set up by them."""
+    from ci_bot.logs import configure_logging
+
+    read = Settings.from_env(os.environ)
+    configure_logging(read.log_level)
+    read.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return read
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"descent {version('descent')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+@app.command()
+def demo(
+    stay: Annotated[bool, typer.Option("--stay", help="Leave everything up, for pushes of your own.")] = False,
+) -> None:
+    """Run everything once without any account: a local GitHub, the App, a local Ray head, a real push."""
+    from ci_bot.demo import Demo
+
+    raise typer.Exit(Demo(stay=stay, environ=os.environ).run())
+
+
+@app.command()
+def up() -> None:
+    """Start web, worker and, without RAY_ADDRESS, a local Ray head; end them with Ctrl-C."""
+    from ci_bot.up import AlreadyUp, Up
+    from ci_bot.web.key import invitation
+
+    read = settings()
+
+    def announce(url: str) -> None:
+        print(f"\nDescent is up.\n{invitation(read, url)}\n", flush=True)
+
+    try:
+        code = Up(read, os.environ, announce).run()
+    except (AlreadyUp, TimeoutError) as error:
+        code = refuse(str(error))
+    raise typer.Exit(code)
+
+
+@app.command()
+def web() -> None:
+    """Serve the webhook, the dashboard and the API."""
+    from ci_bot.web.serve import serve
+
+    raise typer.Exit(serve(settings()))
+
+
+@app.command()
+def worker() -> None:
+    """Run the walk: intake, launch and report. SIGTERM leaves what runs; SIGINT puts it back into the queue."""
+    from ci_bot.app import work
+
+    raise typer.Exit(asyncio.run(work(settings(), os.environ)))
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path] | None, typer.Argument(help="Files; without any, the repository's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One object a line.")] = False,
+) -> None:
+    """Read configuration files and report every problem, with its line."""
+    from ci_bot.config import SEARCH_ORDER, parse
+    from ci_bot.config import check as checking
+
+    found = files or [Path(name) for name in SEARCH_ORDER if Path(name).is_file()][:1]
+    if not found:
+        raise typer.Exit(refuse(f"No configuration file here; expected one of {', '.join(SEARCH_ORDER)}"))
+    ok = True
+    for path in found:
+        try:
+            source = path.read_bytes()
+        except OSError as error:
+            raise typer.Exit(refuse(f"{path} can't be read: {error.strerror}")) from None
+        parsed = parse(source, path=str(path), repository_name=path.absolute().parent.name, read_params=None)
+        ok &= parsed.ok
+        said = [checking.json_line(parsed, str(path))] if as_json else checking.lines(parsed, str(path))
+        print("\n".join(said))
+    raise typer.Exit(0 if ok else FAILED)
+
+
+@app.command()
+def cancel(experiment: Annotated[int, typer.Argument(help="The experiment's number.")]) -> None:
+    """Wish that an experiment be cancelled."""
+    from ci_bot.nudge import Nudge
+    from ci_bot.records import Wish
+    from ci_bot.store import experiments
+    from ci_bot.store.engine import begin, open_engine
+
+    read = settings()
+    with begin(open_engine(read.store_url)) as connection:
+        found = experiments.get(connection, experiment)
+        if found is None:
+            raise typer.Exit(refuse(f"There is no experiment {experiment}."))
+        wished = experiments.wish(
+            connection, experiment, Wish("the command line", "cancelled from the command line", time.time())
+        )
+    Nudge(read.data_dir / "nudge.sock").send()
+    if wished:
+        print(f"Experiment {experiment} ({found.name}) is being cancelled.")
+    else:
+        print(f"Experiment {experiment} ({found.name}) is {found.state.words.lower()} already; nothing was changed.")
+    raise typer.Exit(0 if wished or found.wish else FAILED)
+
+
+@app.command()
+def doctor() -> None:
+    """Check the set-up: settings, database, disk, Ray, isolation, GitHub; say what to do about each problem."""
+    from ci_bot.doctor import examine
+
+    raise typer.Exit(asyncio.run(examine(settings())))
+
+
+if __name__ == "__main__":
+    main()

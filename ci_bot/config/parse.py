@@ -1,0 +1,111 @@
+"""A configuration file's bytes to its experiments, or to every problem with its place. Pure."""
+
+import re
+
+from ci_bot.config import params, version1, version2
+from ci_bot.config.document import read
+from ci_bot.config.mask import shown
+from ci_bot.config.model import Configuration, ConfiguredExperiment
+from ci_bot.config.nodes import Mapping, Node, Scalar
+from ci_bot.config.problems import START, Kind, Notes, Severity
+from ci_bot.config.section import Keys, Section, normal, what
+from ci_bot.config.step import ReadParams
+
+Version = int | float | str | None
+
+MAX_PROBLEMS = 500
+_TOP = Keys(("version", "worker", "workflows"), {"workflow": "workflows"})
+_ONLY_OPTIONS = frozenset(map(normal, params.KEYS.known)) - frozenset(map(normal, version1.KEYS.known)) - {"name"}
+
+
+def parse(source: bytes, *, path: str, repository_name: str, read_params: ReadParams | None) -> Configuration:
+    """Everything a configuration file says; it never raises, whatever the bytes.
+
+    Args:
+        source: the file.
+        path: its path in the repository, for the problems.
+        repository_name: the name of a version 1 experiment that gives none.
+        read_params: gives a `paramsFile` of the same commit, None when there is no such file. Without it the file
+            stands alone: parameters files are taken on trust, with a warning each.
+    """
+    notes = Notes(path)
+    root = read(source, notes)
+    version: Version = None
+    experiments: tuple[ConfiguredExperiment, ...] = ()
+    if isinstance(root, Mapping):
+        version, experiments = _configuration(root, repository_name, read_params, notes)
+    elif isinstance(root, Scalar) and root.null:
+        notes.error(START, Kind.EMPTY, "the file is empty. Write `version: 1` and so on.", found="nothing")
+    elif root is not None:
+        message = f"a configuration is a mapping; found {what(root)}. Write `version: 1` and so on, one key a line."
+        notes.error(root.at, Kind.SYNTAX, message, found=what(root), expected="a mapping")
+    problems = sorted(notes.problems, key=lambda each: (each.path != path, each.path, each.line, each.column))
+    failed = any(each.severity is Severity.ERROR for each in problems)
+    return Configuration(
+        path=path,
+        version=version,
+        experiments=() if failed else experiments,
+        problems=tuple(problems[:MAX_PROBLEMS]),
+    )
+
+
+def _configuration(
+    root: Mapping, repository_name: str, read_params: ReadParams | None, notes: Notes
+) -> tuple[Version, tuple[ConfiguredExperiment, ...]]:
+    quiet = Section(root, "", _TOP, Notes(notes.path))  # looked at here only; the version's reader notes the problems
+    version = _as_written(quiet.get("version"))
+    if version is None and not quiet.has("worker") and not quiet.has("workflows") and _is_options_file(root):
+        _refuse_options_file(notes)
+        return None, ()
+    second = quiet.has("workflows") and not (quiet.has("worker") and version in (0, 1))
+    second = second or (version == 2 and not quiet.has("worker"))
+    _judge_version(quiet, version, second, notes)
+    if second:
+        return version, version2.read(root, read_params, notes)
+    experiment = version1.read(root, repository_name, notes)
+    return version, (experiment,) if experiment else ()
+
+
+def _as_written(node: Node | None) -> Version:
+    if not isinstance(node, Scalar):
+        return None
+    if re.fullmatch(r"[0-9]{1,9}", node.text):
+        return int(node.text)
+    if re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}", node.text):
+        return float(node.text)
+    return node.text[:80]
+
+
+def _judge_version(section: Section, version: Version, second: bool, notes: Notes) -> None:
+    """Note what is wrong with the version; the file's shape says how to read it all the same."""
+    right = f"`version: {2 if second else 1}`"
+    node = section.get("version")
+    if node is None:
+        message = f"`version` is missing. Write {right} as the first line."
+        notes.error(section.at("version") if version else START, Kind.VERSION, message, found="nothing", expected=right)
+        return
+    found = what(node)
+    near = re.fullmatch(r"[vV]?([012])(\.[0-9]{1,9})?", node.text) if isinstance(node, Scalar) else None
+    if near is None:
+        message = f"{found} is no version that is known; expected 0, 1 or 2. Write {right}."
+        notes.error(node.at, Kind.VERSION, message, found=found, expected="0, 1 or 2")
+    elif (near[1] == "2") != second:
+        shape = "`workflows`, which only version 2 has" if second else "no `workflows`, which version 2 needs"
+        message = f"the version is {found}, but the file has {shape}; it was read as such. Write {right}."
+        notes.warning(node.at, Kind.VERSION, message, found=found, expected=right)
+    elif not isinstance(version, int):
+        message = f"the version {found} was read as {near[1]}. Write `version: {near[1]}`."
+        notes.warning(node.at, Kind.VERSION, message, found=found, expected=near[1])
+
+
+def _is_options_file(root: Mapping) -> bool:
+    return any(normal(entry.key.text) in _ONLY_OPTIONS for entry in root.entries)
+
+
+def _refuse_options_file(notes: Notes) -> None:
+    message = (
+        "this is a file of command-line options and no configuration: it has neither `version` nor `worker` nor "
+        f"`workflows`. Keep it under another name, and write a file with `version: 2` whose step has "
+        f"`paramsFile: {shown('.ps_project/train.yaml').strip('`')}`, say; or put its lines below the step's `params`."
+    )
+    notes.error(START, Kind.OPTIONS_FILE, message, found="command-line options", expected="a configuration")

@@ -1,0 +1,204 @@
+"""`descent demo`: a local GitHub, the App, a local Ray head and a sample repository; one real push, start to end."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from types import FrameType
+
+from ci_bot.local_github.control import Control
+from ci_bot.logs import configure_logging
+from ci_bot.report.terminal import state_line
+from ci_bot.settings import Settings
+from ci_bot.store import experiments
+from ci_bot.store.engine import open_engine, reading
+from ci_bot.up import Up, free_port
+from ci_bot.web.key import invitation
+from launcher.sandbox import probe
+from launcher.state import State
+
+REPOSITORY = "demo/digits"
+LIMIT_S = 900.0
+
+
+class Interrupted(Exception):
+    """Ctrl-C, or SIGTERM."""
+
+
+@dataclass
+class Demo:
+    """One demonstration, in a directory that goes away with it."""
+
+    stay: bool
+    environ: Mapping[str, str]
+
+    def run(self) -> int:
+        """Show a push become a finished check run; 0 when it succeeded."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
+        try:
+            with ExitStack() as stack:
+                return self._run(stack)
+        except Interrupted:
+            say("Stopped; nothing was left behind.")
+            return 0 if self.stay else 1
+
+    def _run(self, stack: ExitStack) -> int:
+        root = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="descent-demo-", ignore_cleanup_errors=True))
+        )
+        port = free_port("127.0.0.1")
+        say("Starting a local GitHub …")
+        control = stack.enter_context(local_github(root / "github"))
+        clone_url, environment = set_up(control, port, self.environ, root)
+        settings = replace(Settings.from_env(environment), port=port)
+        configure_logging(settings.log_level)
+        if settings.isolation == "none":
+            say(f"  commands run without isolation here: {probe().why}")
+        say("Starting Descent and a local Ray head …")
+        up = Up(settings, environment, announce=lambda url: None)
+        stack.callback(up.stop)
+        up.start()
+        say(f"  dashboard   {invitation(settings, up.url)}")
+        clone = root / "digits"
+        sha = push_sample(clone_url, clone)
+        say(f"Pushed {sha[:7]} with git push.")
+        say(f"  commit      {control.url}/{REPOSITORY}/commit/{sha}")
+        ended = follow(up, control, sha)
+        if self.stay:
+            say(f"\nEverything stays up. Change something in {clone}, commit, `git push`, and watch. Ctrl-C ends it.")
+            while True:
+                up.watch()
+                time.sleep(0.5)
+        return 0 if ended is State.STOPPED else 1
+
+
+@contextmanager
+def local_github(root: Path) -> Iterator[Control]:
+    """A local GitHub as a process of its own."""
+    root.mkdir(parents=True)
+    token_file = root / "control-token"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "ci_bot.local_github",
+            "--root",
+            root,
+            "--port",
+            "0",
+            "--control-token-file",
+            token_file,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None  # noqa: S101 - it was asked for
+        listening = json.loads(process.stdout.readline())
+        yield Control(listening["url"], token_file.read_text().strip())
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def set_up(control: Control, port: int, environ: Mapping[str, str], root: Path) -> tuple[str, dict[str, str]]:
+    """Create the App and install it, as a person would; gives where to push, and Descent's environment."""
+    clone_url = control.create_repository(REPOSITORY)
+    app = control.create_app("descent", f"http://127.0.0.1:{port}/webhook", owner="demo")
+    control.install(app["id"], "demo", repositories=[REPOSITORY])
+    key = root / "app.pem"
+    key.write_text(app["pem"])
+    key.chmod(0o600)
+    kept = {name: value for name, value in environ.items() if not name.startswith(("GITHUB_", "RAY_"))}
+    environment = kept | {
+        "GITHUB_URL": control.url,
+        "GITHUB_API_URL": control.api_url,
+        "GITHUB_APP_ID": str(app["id"]),
+        "GITHUB_PRIVATE_KEY_PATH": str(key),
+        "GITHUB_WEBHOOK_SECRET": app["webhook_secret"],
+        "DATA_DIR": str(root / "data"),
+        "PORT": str(port),
+        "LOG_LEVEL": environ.get("LOG_LEVEL", "error"),
+        "ISOLATION": environ.get("ISOLATION") or ("bubblewrap" if probe().ok else "none"),
+    }
+    environment.pop("DATABASE_URL", None)
+    environment.pop("PUBLIC_URL", None)
+    return str(clone_url), environment
+
+
+def push_sample(clone_url: str, clone: Path) -> str:
+    """Create the sample repository's first commit and push it; gives its SHA."""
+    with as_file(files("ci_bot") / "sample") as sample:
+        shutil.copytree(sample, clone)
+
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=Demo", "-c", "user.email=demo@example.invalid")
+        done = subprocess.run(
+            ["git", "-C", clone, *identity, *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=git_environment(),
+        )
+        return done.stdout.strip()
+
+    git("init", "--quiet", "--initial-branch", "main")
+    git("config", "user.name", "Demo")
+    git("config", "user.email", "demo@example.invalid")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "Train a small network on digits")
+    git("remote", "add", "origin", clone_url)
+    git("push", "--quiet", "--set-upstream", "origin", "main")
+    return git("rev-parse", "HEAD")
+
+
+def git_environment() -> dict[str, str]:
+    """The environment without what another git around us may have set."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+
+def follow(up: Up, control: Control, sha: str) -> State | None:
+    """Show every state as it comes, until the check run on the commit is completed; gives the end."""
+    engine, shown, ended = open_engine(up.settings.store_url), 0, None
+    give_up_at = time.monotonic() + LIMIT_S
+    try:
+        while time.monotonic() < give_up_at:
+            up.watch()
+            with reading(engine) as connection:
+                found = experiments.listed(connection, limit=1)
+                timeline = experiments.transitions(connection, found[0].id) if found else []
+            for transition in timeline[shown:]:
+                say("  " + state_line(transition, timeline[0].at))
+                shown += 1
+            if found and found[0].ended_at:
+                ended = found[0].state
+                runs = control.check_runs(REPOSITORY, sha)
+                if runs and all(run["status"] == "completed" for run in runs):
+                    for run in runs:
+                        say(f"Check run {run['name']}: {run['conclusion']} — {run['output']['title']}")
+                    return ended
+            time.sleep(0.1)
+    finally:
+        engine.dispose()
+    say(f"It did not end within {LIMIT_S:.0f} s.")
+    return None
+
+
+def say(text: str) -> None:
+    """A line for the person who watches."""
+    print(text, flush=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted

@@ -1,0 +1,298 @@
+"""The git commands behind the local GitHub; each gives values, none keeps state."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+GIT = shutil.which("git") or "/usr/bin/git"
+ZERO_SHA = "0" * 40
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+_SHA = re.compile(r"[0-9a-f]{7,40}")
+_FORMAT = "%H%x00%T%x00%P%x00%an%x00%ae%x00%aI%x00%cn%x00%ce%x00%cI%x00%B%x01"
+
+
+class GitError(Exception):
+    """git refused; the text is what it said."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who wrote or committed, and when, as ISO 8601 with its offset."""
+
+    name: str
+    email: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit object."""
+
+    sha: str
+    tree: str
+    parents: tuple[str, ...]
+    author: Person
+    committer: Person
+    message: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a tree; `size` is None for what is not a blob."""
+
+    mode: str
+    type: str
+    sha: str
+    size: int | None
+    path: str
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file that differs between two trees, with its part of the patch."""
+
+    filename: str
+    status: str
+    sha: str
+    additions: int
+    deletions: int
+    previous: str | None
+    patch: str | None
+
+
+def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
+    """The variables git gets: no configuration of the user or the machine, no prompt."""
+    return {
+        "PATH": f"{Path(GIT).parent}:/usr/bin:/bin",
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        **extra,
+    }
+
+
+def run(path: Path, *args: str, extra: Mapping[str, str] = {}) -> bytes:
+    """Run git in a bare repository and give what it wrote.
+
+    Raises:
+        GitError: it ended with another code than 0.
+    """
+    argv = [GIT, "-c", "core.quotePath=false", "--git-dir", str(path), *args]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment(extra), check=False)
+    if done.returncode != 0:
+        raise GitError(done.stderr.decode(errors="replace").strip() or f"git {args[0]}: code {done.returncode}")
+    return done.stdout
+
+
+def text(path: Path, *args: str) -> str:
+    """Run git and give its words without the end of the line."""
+    return run(path, *args).decode(errors="replace").strip()
+
+
+def create(path: Path, default_branch: str) -> None:
+    """Make an empty bare repository."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run(path, "init", "--quiet", "--bare", f"--initial-branch={default_branch}")
+    _configure(path)
+
+
+def copy(source: Path, path: Path) -> None:
+    """Make a bare repository with the branches and tags of another: a fork."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run(path, "init", "--quiet", "--bare")
+    run(path, "fetch", "--quiet", str(source), "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+    run(path, "symbolic-ref", "HEAD", text(source, "symbolic-ref", "HEAD"))
+    _configure(path)
+
+
+def _configure(path: Path) -> None:
+    run(path, "config", "receive.advertisePushOptions", "true")
+    # a background gc would outlive the push that began it
+    run(path, "config", "gc.auto", "0")
+    run(path, "config", "receive.autogc", "false")
+
+
+def fetch(path: Path, source: Path, sha: str, ref: str) -> None:
+    """Bring a commit of another repository here, under a ref."""
+    extra = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "uploadpack.allowAnySHA1InWant", "GIT_CONFIG_VALUE_0": "true"}
+    run(path, "fetch", "--quiet", "--no-tags", str(source), f"+{sha}:{ref}", extra=extra)
+
+
+def resolve(path: Path, revision: str, kind: str = "commit") -> str | None:
+    """The full object name of a SHA, branch, tag or ref, or None.
+
+    A branch goes before a tag of the same name, and both before an abbreviated SHA, as on GitHub.
+    """
+    if not revision or revision.startswith("-") or "\x00" in revision or ".." in revision or "@{" in revision:
+        return None
+    names = [f"refs/heads/{revision}", f"refs/tags/{revision}"]
+    if revision == "HEAD" or revision.startswith("refs/"):
+        names = [revision]
+    elif revision.startswith(("heads/", "tags/")):
+        names.append(f"refs/{revision}")
+    if len(revision) == 40 and _SHA.fullmatch(revision):
+        names = [revision]
+    elif _SHA.fullmatch(revision):
+        names.append(revision)
+    for name in names:
+        try:
+            return text(path, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{{kind}}}")
+        except GitError:
+            continue
+    return None
+
+
+def refs(path: Path) -> dict[str, str]:
+    """Every ref and the object it names."""
+    lines = text(path, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()
+    return dict(line.split(" ", 1) for line in lines)
+
+
+def commits(path: Path, *arguments: str) -> list[Commit]:
+    """The commits that `git log` lists for these arguments."""
+    raw = run(path, "log", f"--format={_FORMAT}", *arguments).decode(errors="replace")
+    found = []
+    for record in raw.split("\x01"):
+        if record.strip():
+            sha, tree, parents, an, ae, at, cn, ce, ct, message = record.lstrip("\n").split("\x00")
+            author, committer = Person(an, ae, at), Person(cn, ce, ct)
+            found.append(Commit(sha, tree, tuple(parents.split()), author, committer, message.rstrip("\n")))
+    return found
+
+
+def commit(path: Path, sha: str) -> Commit:
+    """One commit by its SHA."""
+    return commits(path, "--max-count=1", "--end-of-options", sha)[0]
+
+
+def count(path: Path, *arguments: str) -> int:
+    """How many commits `git rev-list` lists for these arguments."""
+    return int(text(path, "rev-list", "--count", *arguments))
+
+
+def is_ancestor(path: Path, older: str, newer: str) -> bool:
+    """Whether one commit is in the history of another."""
+    try:
+        run(path, "merge-base", "--is-ancestor", older, newer)
+    except GitError:
+        return False
+    return True
+
+
+def merge_base(path: Path, one: str, other: str) -> str | None:
+    """The commit where two histories part, or None."""
+    try:
+        return text(path, "merge-base", one, other)
+    except GitError:
+        return None
+
+
+def tree(path: Path, sha: str, recursive: bool = False) -> list[Entry]:
+    """The entries of a tree or of a commit's tree; recursive with the trees themselves, as GitHub lists them."""
+    flags = ["-r", "-t"] if recursive else []
+    raw = run(path, "ls-tree", "-z", "--long", *flags, sha).decode(errors="surrogateescape")
+    found = []
+    for line in filter(None, raw.split("\x00")):
+        facts, name = line.split("\t", 1)
+        mode, kind, object_sha, size = facts.split()
+        found.append(Entry(mode, kind, object_sha, None if size == "-" else int(size), name))
+    return found
+
+
+def entry(path: Path, sha: str, file: str) -> Entry | None:
+    """The entry of a path in a commit, or None."""
+    name = file.encode(errors="surrogateescape")
+    raw = run(path, "--literal-pathspecs", "ls-tree", "-z", "--long", "--full-tree", sha, "--", file)
+    for line in filter(None, raw.split(b"\x00")):
+        facts, found = line.split(b"\t", 1)
+        if found == name:
+            mode, kind, object_sha, size = facts.decode().split()
+            return Entry(mode, kind, object_sha, None if size == "-" else int(size), file)
+    return None
+
+
+def blob(path: Path, sha: str) -> bytes:
+    """The bytes of a blob."""
+    return run(path, "cat-file", "blob", sha)
+
+
+def archive(path: Path, sha: str, prefix: str) -> Iterator[bytes]:
+    """A .tar.gz of a commit, piece by piece; the process ends with the last piece or with its reader."""
+    argv = [GIT, "--git-dir", str(path), "archive", "--format=tar.gz", f"--prefix={prefix}/", sha]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment()) as process:
+        assert process.stdout is not None  # noqa: S101 - PIPE was asked for
+        try:
+            while piece := process.stdout.read(65536):
+                yield piece
+        finally:
+            process.kill()
+
+
+def merge(path: Path, ours: str, theirs: str, message: str) -> str | None:
+    """A new commit that merges two, attached to no ref, or None where they conflict."""
+    try:
+        merged = text(path, "merge-tree", "--write-tree", ours, theirs).splitlines()[0]
+    except GitError:
+        return None
+    who = {"NAME": "GitHub", "EMAIL": "noreply@localhost"}
+    extra = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in who.items()}
+    made = run(path, "commit-tree", merged, "-p", ours, "-p", theirs, "-m", message, extra=extra)
+    return made.decode().strip()
+
+
+def set_ref(path: Path, ref: str, sha: str | None) -> None:
+    """Point a ref at a commit, or delete it; no hook runs."""
+    run(path, "update-ref", *(["-d", ref] if sha is None else [ref, sha]))
+
+
+def changes(path: Path, old: str, new: str) -> list[FileChange]:
+    """The files that differ between two commits or trees, renames found, with the patch of each."""
+    numbers = _numbers(path, old, new)
+    patches = _patches(path, old, new)
+    raw = run(path, "diff", "--raw", "-z", "-M", "--no-abbrev", old, new).decode(errors="replace").split("\x00")
+    words = {"A": "added", "D": "removed", "M": "modified", "R": "renamed", "C": "copied", "T": "changed"}
+    found, at = [], 0
+    while at + 1 < len(raw):
+        _, _, before, after, letter = raw[at].split(" ")
+        moved = letter[0] in "RC"
+        name = raw[at + 2] if moved else raw[at + 1]
+        added, deleted = numbers.get(name, (0, 0))
+        previous = raw[at + 1] if moved else None
+        sha = before if letter[0] == "D" else after
+        found.append(FileChange(name, words[letter[0]], sha, added, deleted, previous, patches.get(name)))
+        at += 3 if moved else 2
+    return found
+
+
+def _numbers(path: Path, old: str, new: str) -> dict[str, tuple[int, int]]:
+    raw = run(path, "diff", "--numstat", "-z", "-M", old, new).decode(errors="replace").split("\x00")
+    found, at = {}, 0
+    while at < len(raw) and raw[at]:
+        added, deleted, name = raw[at].split("\t")
+        moved = name == ""
+        name = raw[at + 2] if moved else name
+        found[name] = (0, 0) if added == "-" else (int(added), int(deleted))
+        at += 3 if moved else 1
+    return found
+
+
+def _patches(path: Path, old: str, new: str) -> dict[str, str]:
+    whole = run(path, "diff", "-M", "--no-color", old, new).decode(errors="replace")
+    found = {}
+    for part in re.split(r"(?m)^diff --git ", whole)[1:]:
+        head, mark, hunks = part.partition("\n@@ ")
+        name = re.search(r"(?m)^\+\+\+ b/(.*?)\t?$", head) or re.search(r"(?m)^--- a/(.*?)\t?$", head)
+        if mark and name:
+            found[name[1]] = "@@ " + hunks.rstrip("\n")
+    return found
+
+
+def diff(path: Path, old: str, new: str, patch: bool) -> bytes:
+    """The difference as `git diff` writes it, or as a series of mails (`git format-patch`)."""
+    if patch:
+        return run(path, "format-patch", "--stdout", f"{old}..{new}")
+    return run(path, "diff", old, new)

@@ -1,0 +1,40 @@
+"""How uvicorn serves the local GitHub: each request can end its own connection."""
+
+import asyncio
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ci_bot.local_github.server import ABORT
+
+SHUTDOWN_S = 2
+
+
+class Breakable(H11Protocol):
+    """HTTP whose requests find in their scope how to abort the connection: a fault that ASGI has no word for."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection."""
+        super().connection_made(transport)
+        served = self.app
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.setdefault("extensions", {})[ABORT] = transport.abort
+            await served(scope, receive, send)
+
+        self.app = app
+
+
+def config(app: Starlette) -> uvicorn.Config:
+    """The settings of a server for an application of `create_app`."""
+    return uvicorn.Config(
+        app,
+        http=Breakable,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )

@@ -1,0 +1,112 @@
+"""Why an experiment waits, and why it would wait for ever. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ci_bot.report import amounts
+
+_MOST_NAMED = 8
+_LIMITS = {"max running": "MAX_RUNNING", "max running per repository": "MAX_RUNNING_PER_REPOSITORY"}
+
+
+class Shortage(Protocol):
+    """What an experiment in the queue needs and does not get; amounts by Ray's names: GPU, CPU, memory (bytes)."""
+
+    @property
+    def blocked(self) -> str:
+        """What it waits for: "machines", "ahead", "max running" or "max running per repository"."""
+
+    @property
+    def needed(self) -> Mapping[str, float]:
+        """By the first node that has no place; empty when a limit is what it waits for."""
+
+    @property
+    def free(self) -> Mapping[str, float]:
+        """Of that, on the node that comes closest."""
+
+    @property
+    def missing(self) -> Mapping[str, float]:
+        """The difference."""
+
+    @property
+    def host(self) -> str:
+        """The node that comes closest; "" when there is none of this machine type now."""
+
+    @property
+    def ahead(self) -> int:
+        """How many experiments come first."""
+
+    @property
+    def limit(self) -> int | None:
+        """The limit that is reached."""
+
+
+def why_pending(shortage: Shortage, *, machine_type: str = "", nodes: int = 1, quarantined: Sequence[str] = ()) -> str:
+    """One sentence: what it waits for, what is free and missing, how many are ahead.
+
+    Args:
+        shortage: what the queue knows.
+        machine_type: what the configuration asks for, "" for none.
+        nodes: how many of them.
+        quarantined: hosts that get nothing until they are proven clean.
+    """
+    if shortage.limit is not None:
+        reached = f"{_LIMITS.get(shortage.blocked, 'the limit')}={shortage.limit}"
+        return f"Waits for others to end: {reached} is reached; {_ahead(shortage.ahead)}."
+    clauses = [_free(shortage), _ahead(shortage.ahead)]
+    if quarantined:
+        gets = "gets" if len(quarantined) == 1 else "get"
+        clauses.insert(1, f"{named(quarantined)} {gets} nothing until proven clean")
+    asked = amounts.resources(_positive(shortage.needed))
+    what = f"{nodes} × {machine_type} ({asked})" if machine_type else asked
+    return f"Waits for {what}: {'; '.join(clauses)}."
+
+
+def _free(shortage: Shortage) -> str:
+    if not shortage.host:
+        return "no such machine is here now"
+    free = amounts.resources({name: shortage.free.get(name, 0) for name in _positive(shortage.needed)})
+    missing = _positive(shortage.missing)
+    if not missing:
+        return f"the closest node, {shortage.host}, has {free} free"
+    return f"the closest node, {shortage.host}, has {free} free and lacks {amounts.resources(missing)}"
+
+
+def unsatisfiable(needs: str, largest: str | Mapping[str, float], fitting: Sequence[str] = ()) -> str:
+    """Why an experiment can never run on what is declared here, and what to change.
+
+    Args:
+        needs: what it asks, in words: "8 GPUs", "2 nodes of 1 GPU".
+        largest: what the largest node has.
+        fitting: machine types that this installation can give.
+    """
+    has = largest if isinstance(largest, str) else amounts.resources(_positive(largest))
+    change = f"Change machine-type to one of: {named(fitting)}." if fitting else "Ask for less, or add such a machine."
+    return f"No machine here can ever run this: it needs {needs}, the largest node has {has}. {change}"
+
+
+def unknown_machine_type(name: str, known: Sequence[str]) -> str:
+    """That the operator's table of machines does not have the name, and which it has."""
+    change = f"Change machine-type to one of: {named(known)}." if known else "The operator's table has none."
+    return f"No machine here can ever run this: there is no machine type {name}. {change}"
+
+
+def multi_node_not_supported(topology: str) -> str:
+    """Why an experiment of several nodes does not run."""
+    return f"Experiments of type {topology} need several nodes, which this version of Descent can't run; use single."
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {amounts.count(more)} more" if more > 0 else "")
+
+
+def _positive(amounts_by_name: Mapping[str, float]) -> dict[str, float]:
+    return {name: amount for name, amount in amounts_by_name.items() if amount > 0}
+
+
+def _ahead(ahead: int) -> str:
+    if ahead == 0:
+        return "it is next in line"
+    return f"{amounts.plural(ahead, 'experiment')} {'is' if ahead == 1 else 'are'} ahead"

@@ -1,0 +1,205 @@
+"""Check runs: what should be on GitHub, and what GitHub last acknowledged."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, func, select, update
+
+from ci_bot.records import CheckRun
+from ci_bot.store.tables import check_run, undelivered
+
+
+@dataclass(frozen=True)
+class CheckRunRow:
+    """One check run of one generation; a completed one can't be reopened, so a re-run is the next generation."""
+
+    id: int
+    repository_id: int
+    head_sha: str
+    name: str
+    generation: int
+    experiment_id: int | None
+    experiment_version: int
+    wanted: CheckRun
+    wanted_digest: str
+    completed: bool
+    """What is wanted is completed."""
+    acknowledged_digest: str
+    """Of what GitHub is known to show; empty before the first answer."""
+    acknowledged_at: float | None
+    github_id: int | None
+    annotations_sent: int
+    tries: int
+    """Failed ones since the last answer."""
+    next_try_at: float
+    undeliverable: str | None
+
+
+def digest(wanted: CheckRun) -> str:
+    """What names a check run's contents."""
+    return hashlib.sha256(wanted.model_dump_json().encode()).hexdigest()
+
+
+def want(
+    connection: Connection,
+    wanted: CheckRun,
+    *,
+    repository_id: int,
+    experiment_id: int | None = None,
+    experiment_version: int = 0,
+) -> CheckRunRow:
+    """Say what should be on GitHub.
+
+    An experiment keeps its own check run. Another owner, or what would reopen a completed one, gets a new generation;
+    only a check run that belongs to no experiment and is not completed is taken over.
+
+    Args:
+        connection: the transaction.
+        wanted: the whole check run.
+        repository_id: where.
+        experiment_id: whose state it shows; None for `descent/config` and for experiments that do not start.
+        experiment_version: of the experiment that was rendered.
+
+    Returns:
+        The row; it is due if GitHub does not show the same already.
+    """
+    values = {
+        "experiment_id": experiment_id,
+        "experiment_version": experiment_version,
+        "wanted": wanted.model_dump_json(),
+        "wanted_digest": digest(wanted),
+        "completed": wanted.status == "completed",
+    }
+    last = newest(connection, repository_id, wanted.head_sha, wanted.name)
+    row = _own(connection, wanted, repository_id, experiment_id) or last
+    if row is not None and _continues(row, wanted, experiment_id):
+        connection.execute(update(check_run).where(check_run.c.id == row.id).values(values))
+        row_id = row.id
+    else:
+        values |= {"repository_id": repository_id, "head_sha": wanted.head_sha, "name": wanted.name}
+        values["generation"] = 1 if last is None else last.generation + 1
+        row_id = connection.execute(check_run.insert().values(values).returning(check_run.c.id)).scalar_one()
+    return _row(connection.execute(select(check_run).where(check_run.c.id == row_id)).mappings().one())
+
+
+def _continues(row: CheckRunRow, wanted: CheckRun, experiment_id: int | None) -> bool:
+    if row.experiment_id is not None and row.experiment_id != experiment_id:
+        return False
+    if row.experiment_id is None and experiment_id is not None:
+        return not row.completed
+    return not row.completed or wanted.status == "completed"
+
+
+def due(connection: Connection, now: float, limit: int = 100) -> list[CheckRunRow]:
+    """Check runs to write now, those that have waited longest first."""
+    rows = (
+        select(check_run)
+        .where(undelivered, check_run.c.next_try_at <= now)
+        .order_by(check_run.c.next_try_at, check_run.c.id)
+        .limit(limit)
+    )
+    return [_row(row) for row in connection.execute(rows).mappings()]
+
+
+def acknowledged(
+    connection: Connection, row_id: int, *, digest: str, github_id: int, annotations_sent: int, at: float
+) -> None:
+    """Remember GitHub's answer.
+
+    Args:
+        connection: the transaction.
+        row_id: which row.
+        digest: of what was sent; the row's former one while annotations are still to follow.
+        github_id: the check run's id on GitHub.
+        annotations_sent: how many GitHub has; it appends them, so none may be sent twice.
+        at: now.
+    """
+    connection.execute(
+        update(check_run)
+        .where(check_run.c.id == row_id)
+        .values(
+            acknowledged_digest=digest,
+            acknowledged_at=at,
+            github_id=github_id,
+            annotations_sent=annotations_sent,
+            tries=0,
+            next_try_at=0.0,
+        )
+    )
+
+
+def failed(connection: Connection, row_id: int, next_try_at: float) -> None:
+    """It could not be written; try again then."""
+    connection.execute(
+        update(check_run).where(check_run.c.id == row_id).values(tries=check_run.c.tries + 1, next_try_at=next_try_at)
+    )
+
+
+def undeliverable(connection: Connection, row_id: int, why: str) -> None:
+    """Its repository, commit or installation is gone; never try again."""
+    connection.execute(update(check_run).where(check_run.c.id == row_id).values(undeliverable=why))
+
+
+def last_id(connection: Connection) -> int:
+    """The newest row's; 0 when there is none."""
+    return connection.execute(select(func.coalesce(func.max(check_run.c.id), 0))).scalar_one()
+
+
+def get(connection: Connection, row_id: int) -> CheckRunRow | None:
+    """One row, if it exists."""
+    return _maybe(connection, check_run.c.id == row_id)
+
+
+def newest(connection: Connection, repository_id: int, head_sha: str, name: str) -> CheckRunRow | None:
+    """The newest generation of that name at that commit."""
+    return _maybe(
+        connection,
+        check_run.c.repository_id == repository_id,
+        check_run.c.head_sha == head_sha,
+        check_run.c.name == name,
+    )
+
+
+def at_commit(connection: Connection, repository_id: int, head_sha: str) -> list[CheckRunRow]:
+    """The newest generation of each name at that commit, by name."""
+    rows = (
+        select(check_run)
+        .where(check_run.c.repository_id == repository_id, check_run.c.head_sha == head_sha)
+        .order_by(check_run.c.generation)
+    )
+    by_name = {row["name"]: row for row in connection.execute(rows).mappings()}
+    return [_row(by_name[name]) for name in sorted(by_name)]
+
+
+def of_experiment(connection: Connection, experiment_id: int) -> list[CheckRunRow]:
+    """The check runs that show an experiment."""
+    rows = select(check_run).where(check_run.c.experiment_id == experiment_id).order_by(check_run.c.id)
+    return [_row(row) for row in connection.execute(rows).mappings()]
+
+
+def find_by_github_id(connection: Connection, repository_id: int, github_id: int) -> CheckRunRow | None:
+    """The one that GitHub knows by that id."""
+    return _maybe(connection, check_run.c.repository_id == repository_id, check_run.c.github_id == github_id)
+
+
+def _own(connection: Connection, wanted: CheckRun, repository_id: int, experiment_id: int | None) -> CheckRunRow | None:
+    if experiment_id is None:
+        return None
+    return _maybe(
+        connection,
+        check_run.c.repository_id == repository_id,
+        check_run.c.head_sha == wanted.head_sha,
+        check_run.c.name == wanted.name,
+        check_run.c.experiment_id == experiment_id,
+    )
+
+
+def _maybe(connection: Connection, *conditions: Any) -> CheckRunRow | None:
+    rows = select(check_run).where(*conditions).order_by(check_run.c.generation.desc()).limit(1)
+    row = connection.execute(rows).mappings().one_or_none()
+    return None if row is None else _row(row)
+
+
+def _row(row: RowMapping) -> CheckRunRow:
+    return CheckRunRow(**{**row, "wanted": CheckRun.model_validate_json(row["wanted"])})

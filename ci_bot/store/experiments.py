@@ -1,0 +1,299 @@
+"""Experiments and their timelines; every change is one transaction's, by compare-and-swap."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, func, or_, select, update
+
+from ci_bot.records import Claim, Experiment, Held, HeldNode, Transition, Wish
+from ci_bot.store import claims
+from ci_bot.store.deliveries import changed
+from ci_bot.store.tables import experiment, insert, transition
+from launcher.experiment import Specification
+from launcher.state import TERMINAL, Cause, Progress, State
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An experiment that is to be created; the words are those of `records.Experiment`."""
+
+    repository_id: int
+    installation_id: int
+    full_name: str
+    head_sha: str
+    ref: str
+    name: str
+    specification: Specification
+    configuration_path: str
+    configuration_source: str
+    rerun: int = 0
+    title: str = ""
+    trusted: bool = True
+    notes: tuple[str, ...] = ()
+    progress: Progress = field(default_factory=Progress)
+    """In state CREATED, with its budgets."""
+
+
+def create(connection: Connection, draft: Draft, claim: Claim, at: float) -> tuple[int, bool]:
+    """Create an experiment, or find the one of the same repository, SHA, name and re-run number; then add the claim.
+
+    Returns:
+        Its id, and True if it is new.
+    """
+    row = {
+        "repository_id": draft.repository_id,
+        "installation_id": draft.installation_id,
+        "full_name": draft.full_name,
+        "head_sha": draft.head_sha,
+        "ref": draft.ref,
+        "name": draft.name,
+        "rerun": draft.rerun,
+        "title": draft.title,
+        "specification": draft.specification.model_dump_json(),
+        "configuration_path": draft.configuration_path,
+        "configuration_source": draft.configuration_source,
+        "created_at": at,
+        "state_at": at,
+        "trusted": draft.trusted,
+        "notes": json.dumps(draft.notes),
+        **_progress_columns(draft.progress),
+    }
+    statement = insert(connection, experiment).values(row).on_conflict_do_nothing().returning(experiment.c.id)
+    experiment_id = connection.execute(statement).scalar()
+    created = experiment_id is not None
+    if experiment_id is None:
+        key = {name: row[name] for name in ("repository_id", "head_sha", "name", "rerun")}
+        experiment_id = connection.scalars(select(experiment.c.id).filter_by(**key)).one()
+    else:
+        _append(connection, experiment_id, draft.progress, at=at, reason="")
+    claims.add(connection, experiment_id, claim, at)
+    return experiment_id, created
+
+
+def get(connection: Connection, experiment_id: int) -> Experiment | None:
+    """One experiment, if it exists."""
+    row = connection.execute(select(experiment).where(experiment.c.id == experiment_id)).mappings().one_or_none()
+    return None if row is None else _experiment(row)
+
+
+def listed(
+    connection: Connection,
+    *,
+    repository_ids: Collection[int] | None = None,
+    states: Collection[State] | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> list[Experiment]:
+    """Experiments, newest first.
+
+    Args:
+        connection: the transaction.
+        repository_ids: only of these; None: of all.
+        states: only in these; None: in any.
+        before: only those with a smaller id, for the next page.
+        limit: how many at most.
+    """
+    rows = select(experiment).order_by(experiment.c.id.desc()).limit(limit)
+    if repository_ids is not None:
+        rows = rows.where(experiment.c.repository_id.in_(repository_ids))
+    if states is not None:
+        rows = rows.where(experiment.c.state.in_(states))
+    if before is not None:
+        rows = rows.where(experiment.c.id < before)
+    return [_experiment(row) for row in connection.execute(rows).mappings()]
+
+
+def unfinished(connection: Connection) -> list[Experiment]:
+    """All that have not ended, in the order of their places in the queue."""
+    rows = (
+        select(experiment)
+        .where(experiment.c.state.in_([state for state in State if state not in TERMINAL]))
+        .order_by(func.coalesce(experiment.c.queued_at, experiment.c.created_at), experiment.c.id)
+    )
+    return [_experiment(row) for row in connection.execute(rows).mappings()]
+
+
+def newest(connection: Connection, repository_id: int, head_sha: str, name: str) -> Experiment | None:
+    """The newest re-run of that name at that commit."""
+    found = [one for one in at_commit(connection, repository_id, head_sha) if one.name == name]
+    return found[0] if found else None
+
+
+def at_commit(connection: Connection, repository_id: int, head_sha: str) -> list[Experiment]:
+    """The newest re-run of each name at that commit, by name."""
+    rows = (
+        select(experiment)
+        .where(experiment.c.repository_id == repository_id, experiment.c.head_sha == head_sha)
+        .order_by(experiment.c.rerun)
+    )
+    by_name = {row["name"]: row for row in connection.execute(rows).mappings()}
+    return [_experiment(by_name[name]) for name in sorted(by_name)]
+
+
+def unreported(connection: Connection, limit: int = 100) -> list[Experiment]:
+    """Those whose present version was not rendered yet, the oldest first."""
+    rows = (
+        select(experiment)
+        .where(experiment.c.version != experiment.c.reported_version)
+        .order_by(experiment.c.id)
+        .limit(limit)
+    )
+    return [_experiment(row) for row in connection.execute(rows).mappings()]
+
+
+def reported(connection: Connection, experiment_id: int, version: int) -> None:
+    """Say that every check run of that version is wanted now; part of the transaction that wants them."""
+    connection.execute(update(experiment).where(experiment.c.id == experiment_id).values(reported_version=version))
+
+
+def record(
+    connection: Connection,
+    experiment_id: int,
+    expected: Progress,
+    new: Progress,
+    *,
+    at: float,
+    reason: str = "",
+    detail: Mapping[str, Any] | None = None,
+    held: Held | None = None,
+) -> bool:
+    """Write where an experiment stands now; a compare-and-swap on all of its progress.
+
+    A changed progress becomes a line of the timeline; an equal one only replaces what is given.
+
+    Args:
+        connection: the transaction.
+        experiment_id: which one.
+        expected: what the caller read.
+        new: what `state.advance` made of it.
+        at: when it happened.
+        reason: the sentence of the timeline.
+        detail: replaces the detail.
+        held: replaces what it holds.
+
+    Returns:
+        False if somebody else has changed it since; nothing was written.
+    """
+    matches = [experiment.c[name] == value for name, value in _progress_columns(expected).items()]
+    values: dict[str, Any] = {"version": experiment.c.version + 1}
+    if new != expected:
+        values |= _progress_columns(new) | _times(expected, new, at)
+    if detail is not None:
+        values["detail"] = json.dumps(dict(detail))
+    if held is not None:
+        values["held"] = json.dumps(asdict(held))
+    statement = update(experiment).where(experiment.c.id == experiment_id, *matches).values(values)
+    if changed(connection, statement) == 0:
+        return False
+    if new != expected:
+        _append(connection, experiment_id, new, at=at, reason=reason)
+    return True
+
+
+def wish(connection: Connection, experiment_id: int, wished: Wish) -> bool:
+    """Wish that it be cancelled; False if it has ended or somebody wished so before."""
+    statement = (
+        update(experiment)
+        .where(experiment.c.id == experiment_id, experiment.c.wish_at.is_(None), experiment.c.state.not_in(TERMINAL))
+        .values(wish_by=wished.by, wish_why=wished.why, wish_at=wished.at, version=experiment.c.version + 1)
+    )
+    return changed(connection, statement) == 1
+
+
+def note(
+    connection: Connection,
+    experiment_id: int,
+    *,
+    pending_reason: str | None = None,
+    notes: Sequence[str] | None = None,
+) -> bool:
+    """Replace what is given; False if it says nothing new, and then its version stays."""
+    values: dict[str, Any] = {}
+    if pending_reason is not None:
+        values["pending_reason"] = pending_reason
+    if notes is not None:
+        values["notes"] = json.dumps(list(notes))
+    if not values:
+        return False
+    differs = [experiment.c[name] != value for name, value in values.items()]
+    statement = (
+        update(experiment)
+        .where(experiment.c.id == experiment_id, or_(*differs))
+        .values(values | {"version": experiment.c.version + 1})
+    )
+    return changed(connection, statement) == 1
+
+
+def transitions(connection: Connection, experiment_id: int) -> list[Transition]:
+    """Its timeline, from the start."""
+    rows = select(transition).where(transition.c.experiment_id == experiment_id).order_by(transition.c.sequence)
+    return [
+        Transition(
+            sequence=row["sequence"],
+            attempt=row["attempt"],
+            state=State(row["state"]),
+            at=row["at"],
+            reason=row["reason"],
+            cause=None if row["cause"] is None else Cause(row["cause"]),
+        )
+        for row in connection.execute(rows).mappings()
+    ]
+
+
+def _append(connection: Connection, experiment_id: int, progress: Progress, *, at: float, reason: str) -> None:
+    last = select(func.coalesce(func.max(transition.c.sequence), 0)).where(transition.c.experiment_id == experiment_id)
+    row = {
+        "experiment_id": experiment_id,
+        "sequence": last.scalar_subquery() + 1,
+        "attempt": progress.attempt,
+        "state": progress.state,
+        "at": at,
+        "reason": reason,
+        "cause": progress.cause,
+    }
+    connection.execute(transition.insert().values(row))
+
+
+def _progress_columns(progress: Progress) -> dict[str, Any]:
+    return asdict(progress)
+
+
+def _times(old: Progress, new: Progress, at: float) -> dict[str, Any]:
+    """The times that a step of the state machine sets, and the words that it makes untrue."""
+    values: dict[str, Any] = {}
+    if new.attempt != old.attempt:
+        values["running_at"] = None
+    if (new.state, new.attempt) != (old.state, old.attempt):
+        values |= {"state_at": at, "pending_reason": ""}
+    if new.state is State.PENDING:
+        values["queued_at"] = func.coalesce(experiment.c.queued_at, at)
+    if new.state is State.RUNNING:
+        values["running_at"] = at
+    if new.state in TERMINAL:
+        values["ended_at"] = at
+    return values
+
+
+def _experiment(row: RowMapping) -> Experiment:
+    columns = {name: value for name, value in row.items() if name != "reported_version"}
+    wished = {name: columns.pop(f"wish_{name}") for name in ("by", "why", "at")}
+    progress = {name: columns.pop(name) for name in _progress_columns(Progress())}
+    progress["state"] = State(progress["state"])
+    progress["cause"] = None if progress["cause"] is None else Cause(progress["cause"])
+    progress["intended"] = None if progress["intended"] is None else State(progress["intended"])
+    columns |= {
+        "specification": Specification.model_validate_json(columns["specification"]),
+        "progress": Progress(**progress),
+        "detail": json.loads(columns["detail"]),
+        "wish": None if wished["at"] is None else Wish(**wished),
+        "held": _held(json.loads(columns["held"])),
+        "notes": tuple(json.loads(columns["notes"])),
+    }
+    return Experiment(**columns)
+
+
+def _held(value: dict[str, Any]) -> Held:
+    nodes = tuple(HeldNode(**{**node, "gpu_ids": tuple(node["gpu_ids"])}) for node in value.pop("nodes", ()))
+    return Held(**value, nodes=nodes)

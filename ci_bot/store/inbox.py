@@ -1,0 +1,148 @@
+"""Stores webhook deliveries durably: one writer thread that commits in groups."""
+
+import asyncio
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+
+from sqlalchemy import Engine
+
+from ci_bot.store.engine import begin
+from ci_bot.store.tables import delivery, insert
+
+GROUP_SIZE = 256
+GROUP_BYTES = 32 * 2**20
+"""What one COMMIT takes at most; bodies may have 25 MB each."""
+BACKLOG_BYTES = 256 * 2**20
+"""What may wait for a slow disk before new deliveries are refused, so that memory stays bounded."""
+
+
+class NotStored(Exception):
+    """A delivery could not be stored; its sender must not be told otherwise."""
+
+
+@dataclass(frozen=True)
+class _Put:
+    """One delivery on its way to the disk, and who waits for it."""
+
+    guid: str
+    event: str
+    body: bytes
+    at: float
+    source: str
+    loop: asyncio.AbstractEventLoop
+    stored: asyncio.Future[bool]
+
+
+class Inbox:
+    """The door of the store for deliveries. Any number of tasks and event loops may put."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._queue: SimpleQueue[_Put | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._backlog_bytes = 0
+        self._closed = False
+        # A daemon, so that a disk that hangs can't keep the process from ending; close() is what waits for it.
+        self._writer = threading.Thread(target=self._write, name="inbox", daemon=True)
+        self._writer.start()
+
+    async def put(self, guid: str, event: str, body: bytes, *, at: float, source: str = "webhook") -> bool:
+        """Store a delivery; returns when it is on the disk.
+
+        Args:
+            guid: its X-GitHub-Delivery.
+            event: its X-GitHub-Event.
+            body: raw.
+            at: when it was received.
+            source: `webhook`, or `recovered` from GitHub's list of deliveries.
+
+        Returns:
+            True if it is new, False if a delivery of this GUID was stored before.
+
+        Raises:
+            NotStored: the disk is full, the database is gone, too much is waiting, or the inbox is closed.
+        """
+        loop = asyncio.get_running_loop()
+        put = _Put(guid, event, body, at, source, loop, loop.create_future())
+        self._enqueue(put)
+        try:
+            return await put.stored
+        finally:
+            with self._lock:
+                self._backlog_bytes -= len(body)
+
+    def _enqueue(self, put: _Put) -> None:
+        with self._lock:  # so that nothing is queued behind close()'s mark, where nobody would ever answer it
+            if self._closed:
+                raise NotStored("the inbox is closed")
+            if self._backlog_bytes + len(put.body) > BACKLOG_BYTES:
+                raise NotStored(f"{self._backlog_bytes} bytes wait to be stored already")
+            self._backlog_bytes += len(put.body)
+            self._queue.put(put)
+
+    def close(self) -> None:
+        """Store what was put, then end the writer; blocks until then."""
+        with self._lock:
+            self._closed = True
+            self._queue.put(None)
+        self._writer.join()
+
+    def _write(self) -> None:
+        last = False
+        while not last:
+            group, last = self._next_group()
+            if group:
+                self._settle(group)
+
+    def _next_group(self) -> tuple[list[_Put], bool]:
+        """Wait for one, then take what is there: while a group is being committed, the next one gathers by itself."""
+        group: list[_Put] = []
+        size_bytes = 0
+        item = self._queue.get()
+        while item is not None:
+            group.append(item)
+            size_bytes += len(item.body)
+            if len(group) >= GROUP_SIZE or size_bytes >= GROUP_BYTES:
+                return group, False
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return group, False
+        return group, True
+
+    def _settle(self, group: list[_Put]) -> None:
+        new: set[str] = set()
+        failure = ""
+        try:
+            new = self._commit(group)
+        except Exception as error:  # whatever the database said, each sender must hear that it was not stored
+            failure = str(error).partition("\n")[0] or type(error).__name__
+        answers: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[bool], bool]]] = {}
+        for put in group:
+            answers.setdefault(put.loop, []).append((put.stored, put.guid in new))
+            new.discard(put.guid)  # the same GUID twice in one group: the second one is the duplicate
+        for loop, of_loop in answers.items():
+            # A closed loop raises: nobody waits there any more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(_answer, of_loop, failure)
+
+    def _commit(self, group: list[_Put]) -> set[str]:
+        rows = [
+            {"guid": put.guid, "event": put.event, "body": put.body, "received_at": put.at, "source": put.source}
+            for put in group
+        ]
+        with begin(self._engine) as connection:
+            statement = insert(connection, delivery).on_conflict_do_nothing().returning(delivery.c.guid)
+            return set(connection.scalars(statement, rows))
+
+
+def _answer(answers: list[tuple[asyncio.Future[bool], bool]], failure: str) -> None:
+    for stored, new in answers:
+        if stored.done():  # its request was given up
+            continue
+        if failure:
+            stored.set_exception(NotStored(failure))
+        else:
+            stored.set_result(new)

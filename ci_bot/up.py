@@ -1,0 +1,271 @@
+"""`descent up`: web, worker and a local Ray head, started, watched and ended together; what it starts is on record."""
+
+import ctypes
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import structlog
+
+from ci_bot.settings import Settings
+from launcher import ray_head
+from launcher.ray_head import Head, HeadOptions
+
+RESTART_MAX_S = 30.0
+STEADY_S = 60.0
+"""A process that lived so long starts again at once."""
+PR_SET_PDEATHSIG = 1
+log = structlog.get_logger()
+
+
+class AlreadyUp(Exception):
+    """Another `up` serves this DATA_DIR."""
+
+
+@dataclass
+class Service:
+    """A process of ours that is started again when it dies."""
+
+    name: str
+    argv: tuple[str, ...]
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    failures: int = 0
+    next_start_at: float = 0.0
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start it, out of the terminal's reach: Ctrl-C is ours to act on. It ends with us, however we end."""
+        self.process = subprocess.Popen(
+            self.argv,
+            env=dict(environment),
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - `up` has no threads
+        )
+        self.started_at = time.monotonic()
+        log.info("started", process=self.name, pid=self.process.pid)
+
+    def watch(self, environment: Mapping[str, str]) -> None:
+        """Start it again if it died, sooner if it had lived for long."""
+        now = time.monotonic()
+        if self.process is None:
+            if now >= self.next_start_at:
+                self.start(environment)
+            return
+        code = self.process.poll()
+        if code is None:
+            return
+        self.failures = 1 if now - self.started_at > STEADY_S else self.failures + 1
+        pause_s = 0.0 if self.failures == 1 else min(2.0 ** (self.failures - 2), RESTART_MAX_S)
+        log.error("a process ended; it is started again", process=self.name, code=code, in_s=pause_s)
+        self.process, self.next_start_at = None, now + pause_s
+
+    def end(self, number: signal.Signals, limit_s: float) -> None:
+        """Ask it to end, and end it after the limit."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(number)
+        try:
+            self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            log.error("a process did not end in time", process=self.name)
+            self.process.kill()
+            self.process.wait()
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@dataclass
+class Up:
+    """Everything that one host needs; `announce` is called with the dashboard's address once web listens."""
+
+    settings: Settings
+    environment: Mapping[str, str]
+    announce: Callable[[str], None]
+    options: HeadOptions = field(default_factory=HeadOptions)
+    head: Head | None = None
+    services: list[Service] = field(default_factory=list)
+    _ending: bool = False
+
+    @property
+    def url(self) -> str:
+        """Where the dashboard is."""
+        return f"http://{self.settings.host}:{self.settings.port}"
+
+    def run(self) -> int:
+        """Start, watch until a signal, end."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        self.start()
+        try:
+            while not self._ending:
+                self.watch()
+                time.sleep(0.2)
+        finally:
+            self.stop()
+        return 0
+
+    def start(self) -> None:
+        """Bring everything up; what still lives from before is adopted.
+
+        Raises:
+            AlreadyUp: another `up` serves this directory.
+        """
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        record = self._record()
+        if _alive(record.get("up")):
+            raise AlreadyUp(f"descent up runs already (pid {record['up']['pid']}) on {record.get('url', '?')}")
+        if not self.settings.port:
+            self.settings = replace(self.settings, port=free_port(self.settings.host))
+        if not self.settings.ray_address:
+            self.head = self._head(record.get("ray"))
+        environment = self._child_environment()
+        self._write_record()
+        self.services = [
+            Service("web", (sys.executable, "-m", "ci_bot.cli", "web")),
+            Service("worker", (sys.executable, "-m", "ci_bot.cli", "worker")),
+        ]
+        for service in self.services:
+            service.start(environment)
+        self._write_record()
+        self._wait_for_web()
+        self.announce(self.url)
+
+    def watch(self) -> None:
+        """Start again what died."""
+        environment = self._child_environment()
+        if self.head and not ray_head.is_alive(self.head):
+            log.error("ray's head died; a new one is started")
+            ray_head.stop(self.head)
+            self.head = self._new_head()
+            self._write_record()
+        pids = [service.process.pid if service.process else 0 for service in self.services]
+        for service in self.services:
+            service.watch(environment)
+        if pids != [service.process.pid if service.process else 0 for service in self.services]:
+            self._write_record()
+
+    def stop(self) -> None:
+        """No new admissions; what runs goes back into the queue at no cost; the head ends last."""
+        grace_s = self.settings.grace_s + 20.0
+        for service in reversed(self.services):
+            drains = service.name == "worker"
+            service.end(signal.SIGINT if drains else signal.SIGTERM, grace_s if drains else 10.0)
+        if self.head:
+            ray_head.stop(self.head)
+        (self.settings.data_dir / "up.json").unlink(missing_ok=True)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._ending = True
+
+    # --- the record of what was started ---
+
+    def _record(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads((self.settings.data_dir / "up.json").read_text()))
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def _write_record(self) -> None:
+        record: dict[str, Any] = {"up": _identity(os.getpid()), "url": self.url}
+        for service in self.services:
+            if service.process:
+                record[service.name] = _identity(service.process.pid)
+        if self.head:
+            record["ray"] = {name: str(value) for name, value in asdict(self.head).items()}
+        path = self.settings.data_dir / "up.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(record, indent=2))
+        part.replace(path)
+
+    # --- ray's head ---
+
+    def _head(self, recorded: dict[str, str] | None) -> Head:
+        if recorded:
+            head = recorded_head(recorded)
+            if ray_head.is_alive(head):
+                log.info("adopted the ray head of an earlier run", address=head.address)
+                return head
+            ray_head.stop(head)  # what is left of it
+        return self._new_head()
+
+    def _new_head(self) -> Head:
+        token_path = self.settings.data_dir / "ray-token"
+        if not token_path.exists():
+            write_secret(token_path, secrets.token_hex(32))
+        environment = {**self.environment, "NODE_DIR": str(self.settings.data_dir / "node")}
+        return ray_head.start(environment, token_path, self.options)
+
+    def _child_environment(self) -> dict[str, str]:
+        return {
+            **self.environment,
+            "DATA_DIR": str(self.settings.data_dir),
+            "PORT": str(self.settings.port),
+        }
+
+    def _wait_for_web(self, limit_s: float = 60.0) -> None:
+        give_up_at = time.monotonic() + limit_s
+        while time.monotonic() < give_up_at and not self._ending:
+            try:
+                with socket.create_connection((self.settings.host, self.settings.port), timeout=1.0):
+                    return
+            except OSError:
+                self.watch()
+                time.sleep(0.05)
+        if not self._ending:
+            raise TimeoutError(f"web does not listen on {self.url} after {limit_s:.0f} s; its log says why")
+
+
+def recorded_head(record: Mapping[str, str]) -> Head:
+    """The head that an `up` has on record."""
+    return Head(
+        pid=int(record["pid"]),
+        started_ticks=int(record["started_ticks"]),
+        address=record["address"],
+        directory=Path(record["directory"]),
+        token_path=Path(record["token_path"]),
+    )
+
+
+def write_secret(path: Path, text: str) -> None:
+    """A file that only we may read, there whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def free_port(host: str) -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server((host, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _identity(pid: int) -> dict[str, int]:
+    """A process as it can be recognised after the pid was given to another."""
+    return {"pid": pid, "started": _start_ticks(pid)}
+
+
+def _start_ticks(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
+    except (OSError, IndexError):
+        return -1
+
+
+def _alive(identity: dict[str, int] | None) -> bool:
+    return bool(identity) and identity is not None and _start_ticks(identity["pid"]) == identity["started"]

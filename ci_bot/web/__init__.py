@@ -1,0 +1,1 @@
+"""What people and GitHub reach over HTTP: webhook, dashboard, API, set-up, health."""

@@ -1,0 +1,10 @@
+"""The one-time key that opens the dashboard where there is no GitHub login."""
+
+import secrets
+
+from ci_bot.settings import Settings
+
+
+def invitation(settings: Settings, url: str) -> str:
+    """The address that opens the dashboard."""
+    return url

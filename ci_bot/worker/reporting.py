@@ -1,0 +1,155 @@
+"""The report loop: the check run that should be on GitHub, written where GitHub shows another."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy import Connection
+
+from ci_bot.github.client import GitHub
+from ci_bot.github.errors import GitHubError, Gone, RateLimited, Rejected
+from ci_bot.records import CheckRun, Experiment, Repository, Transition
+from ci_bot.store import check_runs, experiments, repositories
+from ci_bot.store.check_runs import CheckRunRow
+from ci_bot.worker.books import Books
+
+GAP_S = 1.0
+"""Between two writes of one check run that is not completed; the newest state wins."""
+PASS_S = 1.0
+MAX_WAIT_S = 60.0
+MAX_WRITES = 8
+ANNOTATIONS = 50
+"""How many one request may carry."""
+log = structlog.get_logger()
+
+
+@dataclass
+class Reporting:
+    """Renders what changed, then sends what GitHub does not show yet."""
+
+    books: Books
+    github: GitHub
+    render: Callable[[Experiment, tuple[Transition, ...]], CheckRun]
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    delivered: int = 0
+    undeliverable: int = 0
+    _sending: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _held: dict[int, float] = field(default_factory=dict)
+    """Installations that GitHub has told to wait, and until when."""
+    _doubtful: int | None = None
+    """The newest row that a former worker may have sent without hearing GitHub's answer."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Pass after pass until told to stop."""
+        while not stop.is_set():
+            wait_s = await self.step()
+            self.wake.clear()
+            waiters = [asyncio.ensure_future(self.wake.wait()), asyncio.ensure_future(stop.wait())]
+            await asyncio.wait(waiters, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            for waiter in waiters:
+                waiter.cancel()
+        await asyncio.gather(*self._sending.values(), return_exceptions=True)
+
+    async def step(self) -> float:
+        """One pass; gives the seconds after which another is of use."""
+        if self._doubtful is None:
+            self._doubtful = await self.books.read(check_runs.last_id)
+        for experiment in await self.books.read(experiments.unreported):
+            await self._render(experiment)
+        wait_s = PASS_S
+        for row in await self.books.read(lambda c: check_runs.due(c, time.time())):
+            if row.id in self._sending or len(self._sending) >= MAX_WRITES:
+                continue
+            pause_s = 0.0 if row.completed else (row.acknowledged_at or 0.0) + GAP_S - time.time()
+            if pause_s > 0:
+                wait_s = min(wait_s, pause_s)
+                continue
+            task = asyncio.create_task(self._send(row))
+            self._sending[row.id] = task
+            task.add_done_callback(lambda _, row_id=row.id: self._sent(row_id))
+        return wait_s
+
+    def _sent(self, row_id: int) -> None:
+        task = self._sending.pop(row_id)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a check run could not be sent", check_run=row_id, exc_info=error)
+        self.wake.set()
+
+    async def _render(self, experiment: Experiment) -> None:
+        history = await self.books.read(lambda c: experiments.transitions(c, experiment.id))
+        wanted = await asyncio.to_thread(self.render, experiment, tuple(history))
+
+        def want(connection: Connection) -> None:
+            check_runs.want(
+                connection,
+                wanted,
+                repository_id=experiment.repository_id,
+                experiment_id=experiment.id,
+                experiment_version=experiment.version,
+            )
+            experiments.reported(connection, experiment.id, experiment.version)
+
+        await self.books.write(want)
+
+    async def _send(self, row: CheckRunRow) -> None:
+        repository = await self.books.read(lambda c: repositories.get(c, row.repository_id))
+        if repository is None:
+            await self._give_up(row, "the repository or the installation is gone")
+            return
+        held_s = self._held.get(repository.installation_id, 0.0) - time.time()
+        if held_s > 0:
+            await self.books.write(lambda c: check_runs.failed(c, row.id, time.time() + held_s))
+            return
+        try:
+            await self._write(repository, row)
+        except (Gone, Rejected) as error:
+            await self._give_up(row, str(error))
+        except RateLimited as error:
+            until = self._held[repository.installation_id] = error.until
+            log.warning("github asks to wait", repository=repository.full_name, until=until)
+            await self.books.write(lambda c: check_runs.failed(c, row.id, until))
+        except GitHubError as error:
+            pause_s = min(2.0**row.tries, MAX_WAIT_S) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            log.warning("github can't be written to", repository=repository.full_name, why=str(error))
+            await self.books.write(lambda c: check_runs.failed(c, row.id, time.time() + pause_s))
+        else:
+            self.delivered += 1
+
+    async def _write(self, repository: Repository, row: CheckRunRow) -> None:
+        """Create or update, until GitHub has every annotation; a create whose answer was lost is looked up first."""
+        known = None
+        if row.github_id is None and (row.tries > 0 or row.id <= (self._doubtful or 0)):
+            known = await self.github.find_check_run(repository, row.head_sha, row.name, row.wanted.external_id)
+        github_id = known.id if known else row.github_id
+        sent = known.annotations if known else row.annotations_sent
+        total = len(row.wanted.annotations)
+        first = True
+        while first or sent < total:
+            if github_id is None:
+                github_id = (await self.github.create_check_run(repository, row.wanted)).id
+                sent = 0
+            else:
+                await self.github.update_check_run(repository, github_id, row.wanted, sent)
+            sent, first = min(sent + ANNOTATIONS, total), False
+            digest = row.wanted_digest if sent >= total else row.acknowledged_digest
+            await self._acknowledge(row, digest, github_id, sent)
+
+    async def _acknowledge(self, row: CheckRunRow, digest: str, github_id: int, annotations_sent: int) -> None:
+        await self.books.write(
+            lambda c: check_runs.acknowledged(
+                c,
+                row.id,
+                digest=digest,
+                github_id=github_id,
+                annotations_sent=annotations_sent,
+                at=time.time(),
+            )
+        )
+
+    async def _give_up(self, row: CheckRunRow, why: str) -> None:
+        self.undeliverable += 1
+        log.error("check run is undeliverable", name=row.name, head_sha=row.head_sha, why=why)
+        await self.books.write(lambda c: check_runs.undeliverable(c, row.id, why))

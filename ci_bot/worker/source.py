@@ -1,0 +1,60 @@
+"""Where the code of a commit comes from: GitHub's archive, looked through before any node sees it."""
+
+import asyncio
+from pathlib import Path
+
+from ci_bot.github.client import GitHub
+from ci_bot.github.errors import Forbidden, GitHubError, Gone, TooLarge
+from ci_bot.records import Experiment, Repository
+from ci_bot.worker.launch import SourceGone, SourceRefused, SourceUnavailable
+from launcher.archive import DamagedArchive, RefusedArchive, missing
+
+MAX_ARCHIVE_BYTES = 2 << 30
+SUBMODULES = "The repository has submodules; GitHub's archive does not contain them, so their directories are empty."
+LFS = "The repository has Git LFS files; GitHub's archive contains their pointers, not their contents."
+
+
+class GitHubSource:
+    """Commits from GitHub."""
+
+    def __init__(self, github: GitHub, url: str) -> None:
+        self.github = github
+        self.url = url
+
+    async def fetch(self, experiment: Experiment, destination: Path) -> tuple[str, ...]:
+        """Put the archive there and say what it lacks."""
+        repository = Repository(
+            experiment.repository_id, experiment.installation_id, experiment.full_name, default_branch=""
+        )
+        if not await asyncio.to_thread(destination.exists):
+            try:
+                await self.github.tarball(repository, experiment.head_sha, destination, MAX_ARCHIVE_BYTES)
+            except (Gone, Forbidden) as error:
+                raise SourceGone(str(error)) from error
+            except TooLarge as error:
+                raise SourceRefused(str(error)) from error
+            except (GitHubError, OSError) as error:
+                raise SourceUnavailable(str(error)) from error
+        return await asyncio.to_thread(look_through, destination)
+
+    def repository_url(self, experiment: Experiment) -> str:
+        """The target repository's address, for forks too."""
+        return f"{self.url}/{experiment.full_name}"
+
+
+def look_through(archive: Path) -> tuple[str, ...]:
+    """What an archive lacks, in sentences.
+
+    Raises:
+        SourceRefused: no node would take it.
+        SourceUnavailable: it must be fetched once more.
+    """
+    try:
+        with archive.open("rb") as file:
+            submodules, lfs = missing(file)
+    except RefusedArchive as error:
+        raise SourceRefused(str(error)) from error
+    except DamagedArchive as error:
+        archive.unlink(missing_ok=True)
+        raise SourceUnavailable(f"the archive came damaged: {error}") from error
+    return tuple(note for note, seen in ((SUBMODULES, submodules), (LFS, lfs)) if seen)

@@ -1,0 +1,1 @@
+"""Experiments on Ray; knows nothing of GitHub and never imports ci_bot."""

@@ -1,0 +1,138 @@
+"""A node's read-only trees of commits: received in pieces, extracted once, the least recently used given up."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from launcher import trees
+from launcher.archive import DamagedArchive, RefusedArchive, extract
+from launcher.locks import locked
+from launcher.node_types import Extracted, NodeError
+from launcher.state import Cause
+
+MAX_BYTES = 20 << 30
+KEEP_S = 900.0
+"""A tree is not given up so soon after its last use: an attempt may be on its way to it."""
+FILE_OVERHEAD_BYTES = 4096
+
+
+class CodeCache:
+    """Below `root`, for each key: the tree, `<key>.json` once that is whole, `<key>.part` while the archive arrives."""
+
+    def __init__(self, root: Path, locks: Path, max_bytes: int = MAX_BYTES) -> None:
+        self._root, self._locks, self._max_bytes = root, locks, max_bytes
+        root.mkdir(parents=True, exist_ok=True)
+
+    def offset(self, key: str) -> int:
+        """How much of the archive is here; -1 when the tree is."""
+        with locked(self._locks, "code", key, shared=True):
+            if self._held(key) is not None:
+                self._touch(key)
+                return -1
+        part = self._part(key)
+        return part.stat().st_size if part.exists() else 0
+
+    def put(self, key: str, offset: int, chunk: bytes, last: bool) -> Extracted | None:
+        """Take a piece of the archive; with the last one, extract it. A piece may come twice, and from two senders.
+
+        Returns:
+            What the archive held, once the tree is here.
+
+        Raises:
+            NodeError: a piece is missing before this one, or the archive was refused or damaged and is to be sent anew.
+        """
+        with locked(self._locks, "code", key):
+            found = self._held(key)
+            if found is not None:
+                return found
+            part = self._part(key)
+            size = part.stat().st_size if part.exists() else 0
+            if offset > size:
+                why = f"the archive's next piece begins at {offset}, but {size} bytes are here"
+                raise NodeError(Cause.PREPARATION_FAILED, why)
+            with part.open("r+b" if size else "wb") as file:
+                file.seek(offset)
+                file.write(chunk)
+                if last:
+                    file.truncate()
+            return self._extract(key, part) if last else None
+
+    @contextmanager
+    def tree(self, key: str) -> Iterator[Path]:
+        """The tree of a key, which stays while it is used.
+
+        Raises:
+            NodeError: it is not here.
+        """
+        with locked(self._locks, "code", key, shared=True):
+            if self._held(key) is None:
+                raise NodeError(Cause.PREPARATION_FAILED, "the code was not sent, or had to be given up for room")
+            self._touch(key)
+            yield self._root / key
+
+    def evict(self, in_use: set[str], *, everything: bool = False) -> None:
+        """Give up the least recently used trees over the limit, and pieces of archives that nobody sends any more.
+
+        Args:
+            in_use: keys that stay.
+            everything: whether room is needed, whatever the limit.
+        """
+        now = time.time()
+        for part in self._root.glob("*.part"):
+            if now - part.stat().st_mtime > KEEP_S:
+                part.unlink(missing_ok=True)
+        records = sorted(self._root.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        sizes = {path.stem: self._size(path.stem) for path in records}
+        total = sum(sizes.values())
+        for record in records:
+            key, used_s = record.stem, now - record.stat().st_mtime
+            if (total > self._max_bytes or everything) and key not in in_use and used_s > KEEP_S:
+                self._give_up(key, record)
+                total -= sizes[key]
+
+    def _give_up(self, key: str, record: Path) -> None:
+        with locked(self._locks, "code", key):
+            if time.time() - record.stat().st_mtime > KEEP_S:  # still unused, now that nobody else can take it
+                record.unlink()
+                trees.remove(self._root / key)
+
+    def _extract(self, key: str, part: Path) -> Extracted:
+        tree = self._root / key
+        trees.remove(tree)  # whole perhaps, but its record was never written
+        try:
+            with part.open("rb") as archive:
+                extracted = extract(archive, tree)
+        except RefusedArchive as refused:
+            part.unlink()
+            raise NodeError(Cause.REFUSED_ARCHIVE, str(refused)) from refused
+        except DamagedArchive as damaged:
+            part.unlink()
+            raise NodeError(Cause.PREPARATION_FAILED, str(damaged)) from damaged
+        record = self._record(key).with_suffix(".new")
+        record.write_text(json.dumps(asdict(extracted)))
+        record.replace(self._record(key))
+        part.unlink()
+        return extracted
+
+    def _part(self, key: str) -> Path:
+        return self._root / f"{key}.part"
+
+    def _record(self, key: str) -> Path:
+        return self._root / f"{key}.json"
+
+    def _held(self, key: str) -> Extracted | None:
+        try:
+            return Extracted(**json.loads(self._record(key).read_text()))
+        except FileNotFoundError:
+            return None
+
+    def _touch(self, key: str) -> None:
+        os.utime(self._record(key))
+
+    def _size(self, key: str) -> int:
+        held = self._held(key)
+        return held.bytes + held.files * FILE_OVERHEAD_BYTES if held else 0

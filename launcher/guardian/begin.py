@@ -1,0 +1,142 @@
+"""From the order on descriptor 0 to a command that runs and a guardian that stands alone.
+
+Imports little: whoever spawned us waits, and `json`, `signal` and `socket` take longer to import than bwrap to start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import marshal
+import os
+import select
+import time
+
+from . import durable, start, tree
+from .cgroup import Cgroup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .wire import Wire
+
+
+class Begun:
+    """What stands at the end of the beginning; `started` is None where nothing could be started, `error` says why.
+
+    `reports` is what our PID 1 has said so far.
+    """
+
+    __slots__ = ("at", "cgroup", "error", "reports", "started")
+
+    def __init__(self, cgroup: Cgroup, started: start.Started | None, error: str | None) -> None:
+        self.cgroup, self.started, self.error = cgroup, started, error
+        self.at = time.time()
+        self.reports = b""
+
+
+def _read_order() -> Wire:
+    pieces = []
+    while piece := os.read(0, 1 << 20):
+        pieces.append(piece)
+    order: Wire = marshal.loads(b"".join(pieces))  # noqa: S302 - our own agent wrote it
+    return order
+
+
+def _answer(directory: str, text: str) -> None:
+    """Tell who spawned us, and let go of it."""
+    try:  # noqa: SIM105 - contextlib takes milliseconds to import
+        os.write(1, text.encode(errors="replace") + b"\n")
+    except BrokenPipeError:
+        pass  # it died; its successor finds us on disk
+    # Only a defect of ours is ever written there.
+    fd = os.open(os.path.join(directory, "guardian.err"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
+def _restore_priority() -> None:
+    """Undo what Ray does to its workers, as far as this user may: niceness 15, first to be killed for memory."""
+    try:  # noqa: SIM105 - contextlib takes milliseconds to import
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+    except OSError:
+        pass  # only root may go up again
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("0")
+    except OSError:
+        pass  # likewise
+
+
+def _lock(directory: str) -> bool:
+    """Become the one guardian of this attempt, as long as we live."""
+    fd = os.open(os.path.join(directory, durable.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write_started(order: Wire, begun: Begun) -> None:
+    """Say who belongs to this attempt, so that a successor can prove them gone."""
+    started = begun.started
+    pids = [os.getpid(), started.pid, started.first] if started else [os.getpid()]
+    processes = [[found.pid, found.start] for pid in pids if pid and (found := tree.process(pid))]
+    fields = {
+        "event": '"started"',
+        "at": repr(begun.at),
+        "key": durable.quoted(order["key"]),
+        "isolation": '"bubblewrap"' if order["bwrap"] else '"none"',
+        "memory": '"enforced"' if begun.cgroup.limits_memory else '"watched"',
+        "processes": str(processes),
+        "cgroups": f"[{','.join(durable.quoted(path) for path in begun.cgroup.directories)}]",
+    }
+    line = ",".join(f'"{name}":{value}' for name, value in fields.items())
+    durable.append(os.path.join(order["directory"], durable.JOURNAL), f"{{{line}}}\n".encode(errors="replace"))
+
+
+def _begin(order: Wire) -> Begun:
+    """Start the command behind its gate, write that it began, open the gate, and wait until it has passed."""
+    started, error = None, None
+    try:
+        started = start.enclosed(order, order["bwrap"]) if order["bwrap"] else start.plain(order)
+    except OSError as refused:
+        error = f"{refused.filename or 'the command'}: {refused.strerror}"
+    limits = order["limits"]
+    begun = Begun(
+        Cgroup(f"descent-{order['key']}-{os.getpid()}", limits["memory_bytes"], limits["pids"]), started, error
+    )
+    if started is not None and started.member:
+        begun.cgroup.add(started.member)
+    durable.reserve_exit(order["directory"])
+    _write_started(order, begun)
+    if started is not None:
+        start.open_gate(started, order, pids=None if begun.cgroup.limits_pids else limits["pids"])
+        # Nobody holds the lease yet, so this must not wait for longer than that.
+        waiting = select.poll()
+        waiting.register(started.report, select.POLLIN)
+        if waiting.poll(order["lease_s"] * 1000):
+            begun.reports = os.read(started.report, 4096)
+    return begun
+
+
+def main() -> None:
+    """Leave the agent's tree, begin, answer, and guard to the end."""
+    order = _read_order()
+    if os.fork():
+        os._exit(0)
+    os.chdir("/")
+    os.umask(0o077)
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if not _lock(order["directory"]) or os.path.exists(os.path.join(order["directory"], durable.JOURNAL)):
+        _answer(order["directory"], f"{order['key']} was started before in {order['directory']}")
+        return
+    _restore_priority()
+    begun = _begin(order)
+    _answer(order["directory"], "ok")
+    from .guard import Guard  # only now is there time
+
+    Guard(order, begun).run()
+    os._exit(0)  # at once: nothing of ours is left to tidy up, and someone waits for our end

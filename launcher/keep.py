@@ -1,0 +1,126 @@
+"""Where the bytes of experiments are kept: logs, artifacts and code archives, as plain files below one directory."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from launcher.guardian.segments import Segments
+
+
+@dataclass(frozen=True)
+class CodeArchive:
+    """A commit's tree as an archive on this host; `key` names it on every node."""
+
+    key: str
+    path: Path
+
+    def read(self, offset: int, limit: int) -> tuple[bytes, bool]:
+        """At most `limit` bytes from `offset`, and whether they are the last."""
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(limit)
+            return data, file.tell() >= os.fstat(file.fileno()).st_size
+
+
+@dataclass
+class Receiving:
+    """A file on its way here."""
+
+    file: BinaryIO
+    offset: int = 0
+
+    def write(self, data: bytes) -> None:
+        """Take the next piece."""
+        self.file.write(data)
+        self.offset += len(data)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A kept artifact; `path` is relative, with forward slashes."""
+
+    path: str
+    size: int
+
+
+class ArtifactStore:
+    """The artifacts of one attempt."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @contextmanager
+    def receive(self, path: str, size: int) -> Iterator[Receiving]:
+        """A file that appears under its name once it is whole; one that is here already is not written again.
+
+        Raises:
+            OSError: the disk refused, or the path leads out of the directory.
+        """
+        target = self.locate(path)
+        if target.is_file() and target.stat().st_size == size:
+            with open(os.devnull, "wb") as nowhere:
+                yield Receiving(nowhere, offset=size)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name[:200] + ".part")
+        with part.open("wb") as file:
+            yield Receiving(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+
+    def locate(self, path: str) -> Path:
+        """Where a file of this path lies.
+
+        Raises:
+            OSError: the path is absolute, or has `..` in it.
+        """
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+            raise OSError(f"refused the artifact path {path!r}: it must stay below the artifacts directory")
+        return self.directory.joinpath(*parts)
+
+    def files(self) -> list[StoredFile]:
+        """What is kept, by path."""
+        found = []
+        for root, _, names in os.walk(self.directory):
+            for name in names:
+                path = Path(root, name)
+                if path.is_file() and not path.is_symlink():
+                    found.append(StoredFile(path.relative_to(self.directory).as_posix(), path.stat().st_size))
+        return sorted(found, key=lambda file: file.path)
+
+
+class Keep:
+    """One directory with everything that outlives an attempt."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("logs", "artifacts", "code"):
+            (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def log(self, experiment_id: int, attempt: int, max_bytes: int) -> Segments:
+        """The log of one attempt."""
+        return Segments(self.root / "logs" / str(experiment_id) / str(attempt), max_bytes)
+
+    def artifacts(self, experiment_id: int, attempt: int) -> ArtifactStore:
+        """The artifacts of one attempt."""
+        return ArtifactStore(self.root / "artifacts" / str(experiment_id) / str(attempt))
+
+    def code(self, key: str) -> CodeArchive:
+        """The archive of a commit, which may not be here yet."""
+        return CodeArchive(key, self.root / "code" / f"{key}.tar.gz")
+
+    def forget_code(self, wanted: set[str]) -> None:
+        """Remove the archives that no unfinished experiment wants."""
+        for path in (self.root / "code").iterdir():
+            if path.name.removesuffix(".tar.gz") not in wanted and path.name.endswith(".tar.gz"):
+                path.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int:
+        """Room left on the disk."""
+        return shutil.disk_usage(self.root).free

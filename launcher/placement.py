@@ -1,0 +1,330 @@
+"""Node groups to bundles, and which of those that wait fit into what is there. Pure."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+
+from launcher.backend import Bundle, Capacity, NodeCapacity, Strategy
+from launcher.experiment import Specification
+from launcher.machines import DEFAULT, GIB, Machine, Machines
+
+EPSILON = 1e-6
+NODE_ID_LABEL = "ray.io/node-id"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an attempt asks of the cluster; `lanes` are the machine types on whose queues it stands."""
+
+    lanes: tuple[str, ...]
+    bundles: tuple[Bundle, ...]
+    strategy: Strategy = "PACK"
+    undeclared: tuple[str, ...] = ()
+    """Machine types that the operator's table does not have."""
+
+    @property
+    def words(self) -> str:
+        """What it asks, for a person: "2 nodes of 1 CPU, 1 GPU"."""
+        shapes = Counter(words(bundle.resources) for bundle in self.bundles)
+        return " and ".join(f"{count} nodes of {shape}" if count > 1 else shape for shape, count in shapes.items())
+
+    @cached_property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for needs that fit in the same places."""
+        parts = ((tuple(sorted(b.resources.items())), tuple(sorted(b.labels.items()))) for b in self.bundles)
+        return (self.strategy, *parts)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An experiment in the queue; `queued_at` is its place, which retries keep."""
+
+    id: int
+    repository_id: int
+    needs: Needs
+    queued_at: float
+
+
+@dataclass(frozen=True)
+class Running:
+    """An attempt that holds, or is about to hold, its bundles; `node_ids` are empty until it is placed."""
+
+    id: int
+    repository_id: int
+    needs: Needs
+    node_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many attempts may be under way at once; None is no limit."""
+
+    max_running: int | None = None
+    max_running_per_repository: int | None = None
+
+
+class Blocked(StrEnum):
+    """What an experiment waits for."""
+
+    MACHINES = "machines"
+    AHEAD = "ahead"
+    MAX_RUNNING = "max running"
+    MAX_RUNNING_PER_REPOSITORY = "max running per repository"
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """Why an experiment waits.
+
+    `needed` is what its first bundle without a place asks, `free` what the node that comes closest (`host`, empty when
+    no node has the labels) has left of it, `missing` the difference; `ahead` counts the experiments before it on the
+    same machine type.
+    """
+
+    blocked: Blocked
+    ahead: int = 0
+    needed: Mapping[str, float] = field(default_factory=dict)
+    free: Mapping[str, float] = field(default_factory=dict)
+    missing: Mapping[str, float] = field(default_factory=dict)
+    host: str = ""
+    limit: int | None = None
+    """The limit that is reached, for the two that are limits."""
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Who may start now, in order, and why the others wait."""
+
+    admitted: tuple[int, ...]
+    waiting: Mapping[int, Shortage]
+
+
+def bundles(specification: Specification, machines: Sequence[Machine]) -> tuple[Bundle, ...]:
+    """One bundle for each node, group by group.
+
+    Args:
+        specification: the experiment.
+        machines: what each group's machine type means, in the groups' order.
+    """
+    pairs = zip(specification.groups, machines, strict=True)
+    return tuple(_bundle(machine) for group, machine in pairs for _ in range(group.count))
+
+
+def needs(specification: Specification, machines: Sequence[Machine], *, shared_hosts: bool = False) -> Needs:
+    """What an attempt asks; `shared_hosts` lets several of its nodes be one host."""
+    wanted = bundles(specification, machines)
+    return Needs(
+        lanes=tuple(dict.fromkeys(group.machine_type or DEFAULT for group in specification.groups)),
+        bundles=wanted,
+        strategy="PACK" if shared_hosts or len(wanted) == 1 else "STRICT_SPREAD",
+        undeclared=tuple(dict.fromkeys(machine.name for machine in machines if not machine.declared)),
+    )
+
+
+def avoiding(wanted: Sequence[Bundle], node_ids: Sequence[str]) -> tuple[Bundle, ...]:
+    """The same bundles, on none of these nodes."""
+    if not node_ids:
+        return tuple(wanted)
+    elsewhere = f"!in({','.join(sorted(node_ids))})"
+    return tuple(replace(bundle, labels={**bundle.labels, NODE_ID_LABEL: elsewhere}) for bundle in wanted)
+
+
+def words(resources: Mapping[str, float]) -> str:
+    """Resources for a person: "8 CPUs, 1 GPU, 30 GiB of memory"."""
+    told = []
+    for name, amount in resources.items():
+        if name == "memory":
+            told.append(f"{amount / GIB:.3g} GiB of memory")
+        elif name in {"CPU", "GPU"}:
+            told.append(f"{amount:g} {name}{'' if amount == 1 else 's'}")
+        else:
+            told.append(f"{amount:g} {name}")
+    return ", ".join(told)
+
+
+def free_of(capacity: Capacity, running: Sequence[Running]) -> list[NodeCapacity]:
+    """The living nodes with what our attempts leave of them; attempts not placed yet are put where they fit."""
+    left = {node.node_id: node for node in capacity.alive}
+    unplaced = []
+    for attempt in running:
+        if not attempt.node_ids:
+            unplaced.append(attempt)
+        for node_id, bundle in zip(attempt.node_ids, attempt.needs.bundles, strict=False):
+            if node_id in left:
+                left[node_id] = _minus(left[node_id], bundle)
+    nodes = list(left.values())
+    for attempt in unplaced:
+        nodes = _place(attempt.needs, nodes) or nodes
+    return nodes
+
+
+def fits(wanted: Needs, free: Sequence[NodeCapacity]) -> bool:
+    """Whether all of it can be placed at once."""
+    return _place(wanted, free) is not None
+
+
+def ever_fits(wanted: Needs, most: Capacity, machines: Machines) -> bool:
+    """Whether waiting makes sense.
+
+    A machine type of the operator's table is declared capacity: what is merely absent now is waited for. Without a
+    table, the most that this cluster ever had decides; a cluster that never had a node says nothing.
+    """
+    if wanted.undeclared:
+        return False
+    if machines.table is not None or not most.nodes:
+        return True
+    return fits(wanted, most.alive)
+
+
+def shortage(wanted: Needs, free: Sequence[NodeCapacity]) -> Shortage:
+    """What is missing for it to be placed, at the node that comes closest."""
+    bundle = _first_unplaced(wanted, free)
+    labelled = [node for node in free if _matches(bundle.labels, node)]
+    if not labelled:
+        return Shortage(Blocked.MACHINES, needed=bundle.resources, missing=bundle.resources)
+
+    def gap(node: NodeCapacity) -> float:
+        return sum(max(0.0, need - node.total.get(name, 0)) / need for name, need in bundle.resources.items())
+
+    best = min(labelled, key=lambda node: (gap(node), node.host))
+    has = {name: max(0.0, best.total.get(name, 0.0)) for name in bundle.resources}
+    missing = {name: need - has[name] for name, need in bundle.resources.items() if need > has[name] + EPSILON}
+    return Shortage(Blocked.MACHINES, needed=bundle.resources, free=has, missing=missing, host=best.host)
+
+
+def admit(queue: Sequence[Waiting], running: Sequence[Running], capacity: Capacity, limits: Limits) -> Admission:
+    """Who may start now: first in, first out on each machine type.
+
+    Nobody overtakes on the same machine type, but a repository that has reached its own limit holds up only itself.
+    Nodes that must not be used are to be taken out of the capacity before.
+    """
+    free = free_of(capacity, running)
+    desk = _Desk(free, limits, len(running), Counter(attempt.repository_id for attempt in running))
+    for waiting in sorted(queue, key=lambda each: (each.queued_at, each.id)):
+        desk.judge(waiting)
+    return Admission(tuple(desk.admitted), desk.waiting)
+
+
+@dataclass
+class _Desk:
+    """The queue as it goes by; `closed` are the machine types on whose queue somebody waits already."""
+
+    free: list[NodeCapacity]
+    limits: Limits
+    running: int
+    by_repository: Counter[int]
+    admitted: list[int] = field(default_factory=list)
+    waiting: dict[int, Shortage] = field(default_factory=dict)
+    queued: Counter[str] = field(default_factory=Counter)
+    closed: set[str] = field(default_factory=set)
+    shortages: dict[tuple[object, ...], Shortage] = field(default_factory=dict)
+
+    def judge(self, waiting: Waiting) -> None:
+        wanted, limits = waiting.needs, self.limits
+        repository_limit = limits.max_running_per_repository
+        if limits.max_running is not None and self.running >= limits.max_running:
+            self._wait(waiting, Shortage(Blocked.MAX_RUNNING, limit=limits.max_running))
+        elif repository_limit is not None and self.by_repository[waiting.repository_id] >= repository_limit:
+            self._wait(waiting, Shortage(Blocked.MAX_RUNNING_PER_REPOSITORY, limit=repository_limit))
+        elif not self.closed.isdisjoint(wanted.lanes):
+            self._wait(waiting, replace(self._shortage(wanted), blocked=Blocked.AHEAD))
+        elif (left := _place(wanted, self.free)) is None:
+            self.closed.update(wanted.lanes)
+            self._wait(waiting, self._shortage(wanted))
+        else:
+            self.free = left
+            self.shortages.clear()
+            self.admitted.append(waiting.id)
+            self.running += 1
+            self.by_repository[waiting.repository_id] += 1
+
+    def _wait(self, waiting: Waiting, why: Shortage) -> None:
+        lanes = waiting.needs.lanes
+        self.waiting[waiting.id] = replace(why, ahead=max(self.queued[lane] for lane in lanes))
+        self.queued.update(lanes)
+
+    def _shortage(self, wanted: Needs) -> Shortage:
+        """Computed once for each shape: thousands may wait for the same."""
+        if wanted.shape not in self.shortages:
+            self.shortages[wanted.shape] = shortage(wanted, self.free)
+        return self.shortages[wanted.shape]
+
+
+def _bundle(machine: Machine) -> Bundle:
+    resources = {"CPU": float(machine.cpus), "GPU": float(machine.gpus), "memory": float(machine.memory_bytes or 0)}
+    return Bundle({name: amount for name, amount in resources.items() if amount}, machine.labels)
+
+
+def _place(wanted: Needs, free: Sequence[NodeCapacity]) -> list[NodeCapacity] | None:
+    """What is left when all bundles have their places; None when one has none."""
+    nodes = list(free)
+    places = _spread(wanted.bundles, nodes) if wanted.strategy == "STRICT_SPREAD" else _pack(wanted.bundles, nodes)
+    if len(places) < len(wanted.bundles):
+        return None
+    for index, place in places.items():
+        nodes[place] = _minus(nodes[place], wanted.bundles[index])
+    return nodes
+
+
+def _first_unplaced(wanted: Needs, free: Sequence[NodeCapacity]) -> Bundle:
+    place: Callable[[Sequence[Bundle], Sequence[NodeCapacity]], dict[int, int]]
+    place = _spread if wanted.strategy == "STRICT_SPREAD" else _pack
+    places = place(wanted.bundles, free)
+    return next((b for index, b in enumerate(wanted.bundles) if index not in places), wanted.bundles[0])
+
+
+def _pack(wanted: Sequence[Bundle], free: Sequence[NodeCapacity]) -> dict[int, int]:
+    """Bundle to node, the largest first, each where it fits: several may share a node."""
+    nodes, places = list(free), {}
+    order = sorted(range(len(wanted)), key=lambda i: sorted(wanted[i].resources.items()), reverse=True)
+    for index in order:
+        place = next((i for i, node in enumerate(nodes) if _has(node, wanted[index])), None)
+        if place is not None:
+            nodes[place] = _minus(nodes[place], wanted[index])
+            places[index] = place
+    return places
+
+
+def _spread(wanted: Sequence[Bundle], free: Sequence[NodeCapacity]) -> dict[int, int]:
+    """Bundle to node, each node at most once: a maximum matching by augmenting paths."""
+    taken: dict[int, int] = {}
+    options = [[i for i, node in enumerate(free) if _has(node, bundle)] for bundle in wanted]
+
+    def seat(index: int, tried: set[int]) -> bool:
+        for place in options[index]:
+            if place not in tried:
+                tried.add(place)
+                if place not in taken or seat(taken[place], tried):
+                    taken[place] = index
+                    return True
+        return False
+
+    for index in range(len(wanted)):
+        seat(index, set())
+    return {index: place for place, index in taken.items()}
+
+
+def _has(node: NodeCapacity, bundle: Bundle) -> bool:
+    enough = all(node.total.get(name, 0) + EPSILON >= amount for name, amount in bundle.resources.items())
+    return enough and _matches(bundle.labels, node)
+
+
+def _minus(node: NodeCapacity, bundle: Bundle) -> NodeCapacity:
+    total: defaultdict[str, float] = defaultdict(float, node.total)
+    for name, amount in bundle.resources.items():
+        total[name] -= amount
+    return replace(node, total=dict(total))
+
+
+def _matches(labels: Mapping[str, str], node: NodeCapacity) -> bool:
+    """Whether a node carries what a label selector asks: `value`, `!value`, `in(a, b)` or `!in(a, b)`."""
+    for name, selector in labels.items():
+        negated = selector.startswith("!")
+        wanted = selector.removeprefix("!")
+        values = {each.strip() for each in wanted[3:-1].split(",")} if wanted.startswith("in(") else {wanted}
+        value = node.node_id if name == NODE_ID_LABEL else node.labels.get(name)
+        if (value in values) == negated:
+            return False
+    return True

@@ -1,0 +1,69 @@
+"""The node agent: one Ray actor per node, a thin shell around the node's own room."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from launcher.node import Node
+from launcher.ray_backend.fence import Fence, head_probe
+from launcher.ray_backend.order import AgentOrder
+
+log = logging.getLogger(__name__)
+CALL_THREADS = 64
+WATCH_THREADS = 1024
+"""A watch blocks its thread; it must never keep a stop waiting."""
+MAX_CONCURRENCY = 4096
+METHODS = frozenset(
+    {"facts", "inventory", "code_offset", "put_code", "prepare", "start", "status", "watch", "stop", "clean"}
+    | {"read_log", "artifacts", "read_artifact"}
+)
+
+
+class NodeAgent:
+    """Answers for one node; what happened there is on the node's disk, so that a successor knows it too."""
+
+    def __init__(self, order: AgentOrder) -> None:
+        self._order = order
+        self._calls = ThreadPoolExecutor(CALL_THREADS, "call")
+        self._watches = ThreadPoolExecutor(WATCH_THREADS, "watch")
+        self._node = Node(
+            node_directory(),
+            environ=os.environ,
+            storage_dir=order.storage_dir,
+            address=ray.util.get_node_ip_address(),
+        )
+        Fence(_probe_of_this_cluster(), order.fence_s, self._fall).start()
+        self._calls.submit(self._node.warm)
+
+    async def identity(self) -> str:
+        """Which order it was made with."""
+        return self._order.identity
+
+    async def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        """One of the node's methods, in a thread."""
+        if method not in METHODS:
+            raise ValueError(f"a node has no method {method!r}")
+        bound: Callable[..., Any] = getattr(self._node, method)
+        pool = self._watches if method == "watch" else self._calls
+        return await asyncio.get_running_loop().run_in_executor(pool, bound, *arguments)
+
+    def _fall(self, why: str) -> None:
+        """End everything that runs here: somebody may be starting it elsewhere."""
+        log.error("fenced: %s", why)
+        self._node.stop_all(grace_s=0)
+
+
+def node_directory() -> Path:
+    """Where this node keeps what it has: NODE_DIR of the Ray node's environment."""
+    return Path(os.environ.get("NODE_DIR") or f"/var/tmp/descent-{os.getuid()}")  # noqa: S108 - the node checks its owner
+
+
+def _probe_of_this_cluster() -> Any:
+    worker = ray._private.worker.global_worker
+    return head_probe(worker.gcs_client.address, worker.gcs_client.cluster_id.hex())

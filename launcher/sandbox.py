@@ -1,0 +1,324 @@
+"""How a command is enclosed: an order to bubblewrap's command line. Pure, but for `survey` and `probe`.
+
+Inside is a list of mounts and never more: system directories and named files of /etc read-only, what the order names,
+an own /proc, private /tmp, /run and /dev/shm, a minimal /dev and the ordered devices. The rest is a read-only, empty
+tree. The network is the host's. Processes have their own PID, IPC and UTS namespaces, no capability and no way to one.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.guardian import init
+
+if TYPE_CHECKING:
+    from launcher.guardian.wire import InitOrder
+
+SYSTEM = ("/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+ETC = (
+    "alternatives",
+    "bash.bashrc",
+    "bash_completion.d",
+    "ca-certificates",
+    "crypto-policies",
+    "debian_version",
+    "fonts",
+    "gai.conf",
+    "host.conf",
+    "inputrc",
+    "java-11-openjdk",
+    "java-17-openjdk",
+    "java-21-openjdk",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "libnl-3",
+    "locale.alias",
+    "localtime",
+    "magic",
+    "mime.types",
+    "netconfig",
+    "nsswitch.conf",
+    "openmpi",
+    "OpenCL",
+    "os-release",
+    "pki/ca-trust",
+    "pki/tls/cert.pem",
+    "pki/tls/certs",
+    "pki/tls/openssl.cnf",
+    "protocols",
+    "redhat-release",
+    "resolv.conf",
+    "rpc",
+    "services",
+    "shells",
+    "ssl/cert.pem",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "terminfo",
+    "timezone",
+    "vulkan",
+)
+"""The files of /etc that programs need and that tell nobody a secret; passwd, group and hosts are our own."""
+
+SYS = ("/sys/devices/system",)
+SYS_WITH_DEVICES = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module")
+"""Libraries of accelerators find their devices, and how they are wired, by these."""
+
+INIT = "/run/descent/init.py"
+_RUN_BYTES = 64 << 20
+_NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A host path and where the command sees it."""
+
+    source: str
+    target: str
+    writable: bool = False
+
+
+@dataclass(frozen=True)
+class SandboxOrder:
+    """What one command may see and be.
+
+    `uid` and `gid` are never 0. Where we are root they are real ids, which should belong to this attempt alone;
+    else the agent's own ids look like them. `mounts` come in order, later ones may lie inside earlier ones.
+    `memory_bytes` bounds each file system in memory, None leaves the kernel's half of the machine.
+    """
+
+    mounts: tuple[Mount, ...]
+    uid: int = 1000
+    gid: int = 1000
+    hostname: str = "descent"
+    home: str = "/home/user"
+    devices: tuple[str, ...] = ()
+    memory_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would make the command root.
+
+        Raises:
+            ValueError: an id is 0 or less.
+        """
+        if self.uid <= 0 or self.gid <= 0:
+            raise ValueError(f"uid and gid must be at least 1, got {self.uid} and {self.gid}")
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the command line depends on beyond the order.
+
+    `links` are the system directories that are symlinks (/bin on a merged /usr), `interpreter` the Python that runs
+    our PID 1 and `prefix` the directory it needs.
+    """
+
+    bwrap: str
+    root: bool
+    links: tuple[tuple[str, str], ...]
+    interpreter: str
+    prefix: str
+    init: str
+
+
+@dataclass(frozen=True)
+class Capability:
+    """Whether commands can be enclosed here, and why not."""
+
+    ok: bool
+    why: str
+
+
+def survey() -> Host | None:
+    """The facts of this host; None without bubblewrap."""
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        return None
+    return Host(
+        bwrap=bwrap,
+        root=os.geteuid() == 0,
+        links=tuple((path, os.readlink(path)) for path in SYSTEM if os.path.islink(path)),
+        interpreter=os.path.realpath(sys.executable),
+        prefix=os.path.realpath(sys.base_prefix),
+        init=os.path.realpath(init.__file__),
+    )
+
+
+def etc_files(order: SandboxOrder, hosts: str) -> dict[str, str]:
+    """The files of /etc that are the sandbox's own, by name.
+
+    Args:
+        order: what is to be enclosed.
+        hosts: the host's /etc/hosts.
+    """
+    known = any(order.hostname in line.partition("#")[0].split()[1:] for line in hosts.splitlines())
+    return {
+        "passwd": "root:x:0:0:root:/root:/usr/sbin/nologin\n"
+        f"user:x:{order.uid}:{order.gid}:user:{order.home}:/bin/bash\n"
+        f"nobody:x:{_NOBODY}:{_NOBODY}:nobody:/nonexistent:/usr/sbin/nologin\n",
+        "group": f"root:x:0:\nuser:x:{order.gid}:\nnogroup:x:{_NOBODY}:\n",
+        # gethostname() must resolve: MPICH insists.
+        "hosts": hosts if known else f"{hosts.rstrip()}\n127.0.1.1 {order.hostname}\n",
+        "hostname": f"{order.hostname}\n",
+    }
+
+
+def init_argv(host: Host) -> list[str]:
+    """The command line of our PID 1, as it is inside."""
+    return [host.interpreter, "-I", "-S", INIT]
+
+
+def bwrap_argv(order: SandboxOrder, host: Host, etc: str) -> list[str]:
+    """Bubblewrap's command line, up to and without the `--`.
+
+    Args:
+        order: what is to be enclosed.
+        host: where.
+        etc: a host directory with the files of `etc_files`.
+
+    Source: https://github.com/containers/bubblewrap/blob/v0.8.0/bwrap.xml; the order of mounts matters.
+    """
+    return [
+        host.bwrap,
+        *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", order.hostname),
+        *("--die-with-parent", "--as-pid-1", "--clearenv"),
+        *_identity(order, root=host.root),
+        *_system(order, host, etc),
+        *_private(order),
+        *_bind(Mount(host.init, INIT)),
+        *_interpreter(host),
+        *(part for mount in order.mounts for part in _bind(mount)),
+        *(part for device in order.devices for part in ("--dev-bind-try", device, device)),
+        # What is left writable are mounts of their own: nothing grows in the tree that holds them.
+        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"),
+    ]
+
+
+def _identity(order: SandboxOrder, *, root: bool) -> tuple[str, ...]:
+    if root:
+        # Just enough for our PID 1 to become the order's user before it starts anything.
+        return ("--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID")
+    return ("--unshare-user", "--uid", str(order.uid), "--gid", str(order.gid))
+
+
+def _system(order: SandboxOrder, host: Host, etc: str) -> list[str]:
+    links = dict(host.links)
+    argv: list[str] = []
+    for path in SYSTEM:
+        argv += ("--symlink", links[path], path) if path in links else ("--ro-bind-try", path, path)
+    for path in (*(f"/etc/{name}" for name in ETC), *(SYS_WITH_DEVICES if order.devices else SYS)):
+        argv += ("--dir", os.path.dirname(path), "--ro-bind-try", path, path)
+    for name in etc_files(order, ""):
+        argv += ("--ro-bind", f"{etc}/{name}", f"/etc/{name}")
+    return argv
+
+
+def _interpreter(host: Host) -> tuple[str, ...]:
+    """What our PID 1 runs on; late, since it may lie below /tmp."""
+    seen = any(Path(host.prefix).is_relative_to(path) for path in SYSTEM)
+    return () if seen else _bind(Mount(host.prefix, host.prefix))
+
+
+def _private(order: SandboxOrder) -> list[str]:
+    size = ("--size", str(order.memory_bytes)) if order.memory_bytes is not None else ()
+    open_to_all = ("--perms", "1777")
+    return [
+        *("--proc", "/proc", "--dev", "/dev"),
+        *(*open_to_all, *size, "--tmpfs", "/dev/shm"),  # noqa: S108 - its own, inside
+        *(*open_to_all, *size, "--tmpfs", "/tmp"),  # noqa: S108 - its own, inside
+        *(*open_to_all, "--size", str(_RUN_BYTES), "--tmpfs", "/run"),
+        *("--dir", "/var", "--symlink", "/tmp", "/var/tmp", "--symlink", "/run", "/var/run"),  # noqa: S108 - its own, inside
+    ]
+
+
+def _bind(mount: Mount) -> tuple[str, ...]:
+    # The way to a mount point that --bind makes is closed to all but root; the way that --dir makes is open.
+    above = ("--dir", os.path.dirname(mount.target))
+    return (*above, "--bind" if mount.writable else "--ro-bind", mount.source, mount.target)
+
+
+_PROOF = """
+test "$(id -u)" != 0 || { echo "the command is root"; exit 1; }
+test "$(ls -d /proc/[0-9]* | wc -l)" -lt 9 || { echo "foreign processes show"; exit 1; }
+test ! -e "$SECRET" || { echo "foreign files show"; exit 1; }
+test "$(cat /inside/proof)" = proof || { echo "a mount is missing"; exit 1; }
+grep -q '^CapEff:.0*$' /proc/self/status || { echo "it has capabilities"; exit 1; }
+grep -q '^NoNewPrivs:.1$' /proc/self/status || { echo "it may gain privileges"; exit 1; }
+! touch /usr/proof /proof /inside/new 2>/dev/null || { echo "it can write to the system"; exit 1; }
+touch /tmp/proof && echo proven
+"""
+
+
+def probe(timeout_s: float = 20.0) -> Capability:
+    """Enclose a command here and let it look around: what it should not see or be able to do, it must not."""
+    host = survey()
+    if host is None:
+        return Capability(ok=False, why="bwrap is not installed (package bubblewrap)")
+    with tempfile.TemporaryDirectory(prefix="descent-probe-") as place:
+        return _probe(host, Path(place), timeout_s)
+
+
+def _probe(host: Host, place: Path, timeout_s: float) -> Capability:
+    place.chmod(0o711)
+    inside = place / "inside"
+    inside.mkdir()
+    (inside / "proof").write_text("proof")
+    order = SandboxOrder(mounts=(Mount(str(inside), "/inside"),), uid=_NOBODY, gid=_NOBODY)
+    write_etc(order, place / "etc")
+    argv = [*bwrap_argv(order, host, str(place / "etc")), "--", *init_argv(host)]
+    said = _run_init(argv, place, {"SECRET": str(inside), "PATH": "/usr/bin:/bin"}, host.root, timeout_s)
+    if said.endswith("proven"):
+        return Capability(ok=True, why="")
+    return Capability(ok=False, why=f"bwrap can't enclose a command here: {said or 'no answer'}")
+
+
+def _run_init(argv: list[str], place: Path, env: Mapping[str, str], root: bool, timeout_s: float) -> str:
+    """Run our PID 1 with the proof as its command; what it, or bwrap, said."""
+    control, control_write = os.pipe()
+    output = place / "output"
+    ids = _NOBODY if root else None
+    proof: InitOrder = {"command": _PROOF, "env": dict(env), "cwd": "/", "uid": ids, "gid": ids, "pids": None}
+    with (
+        output.open("ab") as out,
+        output.open("ab") as log,
+        open(control, "rb") as reader,
+        open(control_write, "wb") as writer,
+    ):
+        writer.write(init.message(proof))
+        writer.flush()
+        fds = (reader.fileno(), out.fileno(), log.fileno())
+        try:
+            subprocess.run(
+                [*argv, *(str(fd) for fd in fds)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                pass_fds=fds,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"no end after {timeout_s:g} s"
+    lines = output.read_text(errors="replace").splitlines()
+    return "; ".join(line for line in lines if not line.startswith(("started", "exit ")))[:500]
+
+
+def write_etc(order: SandboxOrder, directory: Path) -> None:
+    """Write the sandbox's own files of /etc."""
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)
+    try:
+        hosts = Path("/etc/hosts").read_text()
+    except OSError:
+        hosts = "127.0.0.1 localhost\n::1 localhost\n"
+    for name, text in etc_files(order, hosts).items():
+        path = directory / name
+        path.write_text(text)
+        path.chmod(0o644)

@@ -1,0 +1,100 @@
+"""What the App asks about itself."""
+
+import json
+
+import pytest
+
+from ci_bot.github import App, Delivery, GitHub, Gone, Installation, StoredDelivery, Unavailable
+from tests.unit.github.fake import FakeGitHub, call, ok, rfc3339, said
+
+NEW_APP = {
+    "id": 42,
+    "slug": "descent",
+    "name": "Descent",
+    "html_url": "https://pages.example/apps/descent",
+    "client_id": "Iv1.x",
+    "client_secret": "client-secret-value",
+    "webhook_secret": "hook-secret-value",
+    "pem": "-----BEGIN RSA PRIVATE KEY-----",
+}
+
+
+def line(number: int, at: float, **fields: object) -> dict[str, object]:
+    body = {"id": number, "guid": f"guid-{number}", "event": "push", "action": None, "delivered_at": rfc3339(at)}
+    return body | {"status_code": 202, "redelivery": False, "installation_id": 11, "repository_id": 7} | fields
+
+
+def test_the_app_tells_its_permissions_and_events(fake: FakeGitHub) -> None:
+    body = {"id": 42, "slug": "descent", "name": "Descent", "html_url": "https://x", "permissions": {"checks": "write"}}
+    fake.on("GET", "/app", ok(body | {"events": ["push"]}))
+    found = call(fake, lambda github: github.app())
+    assert found == App(42, "descent", "Descent", "https://x", {"checks": "write"}, ("push",))
+
+
+def test_suspended_installations_are_told(fake: FakeGitHub) -> None:
+    awake = {"id": 1, "account": {"login": "octo"}, "suspended_at": None, "permissions": {"checks": "write"}}
+    asleep = {"id": 2, "account": None, "suspended_at": "2026-01-01T00:00:00Z", "permissions": {}}
+    fake.on("GET", "/app/installations", ok([awake, asleep]))
+    assert call(fake, lambda github: github.installations()) == (
+        Installation(1, "octo", False, {"checks": "write"}),
+        Installation(2, "", True, {}),
+    )
+
+
+def test_deliveries_are_read_back_to_a_moment_and_no_further(fake: FakeGitHub) -> None:
+    now = fake.clock.now
+    link = '<https://api.example/app/hook/deliveries?cursor=v1_2>; rel="next"'
+    fake.on(
+        "GET",
+        "/app/hook/deliveries",
+        ok([line(5, now - 1), line(4, now - 10, status_code=502, redelivery=True)], link=link),
+        ok([line(3, now - 20, installation_id=None), line(2, now - 40)], link=link),
+    )
+    found = call(fake, lambda github: github.deliveries(since=now - 30))
+    assert [d.id for d in found] == [5, 4, 3]
+    assert [d.arrived for d in found] == [True, False, True]
+    assert found[1] == Delivery(4, "guid-4", "push", "", now - 10, 502, True, 11, 7)
+    assert len(fake.sent("GET")) == 2
+
+
+def test_a_stored_delivery_gives_its_payload(fake: FakeGitHub) -> None:
+    payload = {"ref": "refs/heads/é", "after": "b"}
+    request = {"headers": {"X-GitHub-Event": "push"}, "payload": payload}
+    fake.on("GET", "/app/hook/deliveries/5", ok(line(5, 0.0) | {"request": request, "response": {}}))
+    found = call(fake, lambda github: github.delivery(5))
+    assert (found.guid, found.event, json.loads(found.body)) == ("guid-5", "push", payload)
+    fake.on("GET", "/app/hook/deliveries/5", ok(line(5, 0.0) | {"request": {"payload": None}}))
+    with pytest.raises(Unavailable, match=r"request\.payload is missing"):
+        call(fake, lambda github: github.delivery(5))
+
+
+def test_large_deliveries_are_read_where_other_answers_would_be_too_large(fake: FakeGitHub) -> None:
+    request = {"headers": {}, "payload": {"x": "y" * 9_000_000}}
+    fake.on("GET", "/app/hook/deliveries/5", ok(line(5, 0.0) | {"request": request}))
+
+    async def work(github: GitHub) -> StoredDelivery:
+        return await github.delivery(5)
+
+    assert len(call(fake, work).body) > 9_000_000
+
+
+def test_a_redelivery_is_asked_for(fake: FakeGitHub) -> None:
+    fake.on("POST", "/app/hook/deliveries/5/attempts", ok({}, 202))
+    call(fake, lambda github: github.redeliver(5))
+    assert fake.requests[-1].content == b""
+
+
+def test_a_manifest_becomes_an_app_before_there_is_one(fake: FakeGitHub) -> None:
+    fake.on("POST", "/app-manifests/one-time-code/conversions", ok(NEW_APP, 201))
+    found = call(fake, lambda github: github.convert_manifest("one-time-code"), credentials=False)
+    assert (found.id, found.slug, found.pem) == (42, "descent", NEW_APP["pem"])
+    assert "authorization" not in fake.requests[-1].headers
+    for secret in (NEW_APP["pem"], NEW_APP["client_secret"], NEW_APP["webhook_secret"]):
+        assert str(secret) not in repr(found)
+
+
+def test_a_used_manifest_code_is_gone_and_not_repeated_in_the_text(fake: FakeGitHub) -> None:
+    fake.on("POST", "/app-manifests/one-time-code/conversions", said(404, "Not Found"))
+    with pytest.raises(Gone) as caught:
+        call(fake, lambda github: github.convert_manifest("one-time-code"), credentials=False)
+    assert "one-time-code" not in str(caught.value)

@@ -1,0 +1,142 @@
+"""A node's trees of commits: pieces arrive in any way, one tree comes out, the oldest makes room."""
+
+import io
+import os
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from launcher.code_cache import KEEP_S, CodeCache
+from launcher.node_types import Extracted, NodeError
+from launcher.state import Cause
+
+KEY = "1-abc"
+
+
+def packed(content: bytes = b"x" * 5000, name: str = "top/a") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", compresslevel=0) as tar:
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> CodeCache:
+    return CodeCache(tmp_path / "code", tmp_path / "locks")
+
+
+def used(tmp_path: Path, key: str, seconds_ago: float) -> None:
+    then = time.time() - seconds_ago
+    os.utime(tmp_path / "code" / f"{key}.json", (then, then))
+
+
+def test_pieces_become_a_tree(cache: CodeCache) -> None:
+    archive = packed()
+    assert cache.offset(KEY) == 0
+    assert cache.put(KEY, 0, archive[:1000], False) is None
+    assert cache.offset(KEY) == 1000
+    assert cache.put(KEY, 1000, archive[1000:], True) == Extracted(files=1, bytes=5000, submodules=False, lfs=False)
+    assert cache.offset(KEY) == -1
+    with cache.tree(KEY) as tree:
+        assert (tree / "a").read_bytes() == b"x" * 5000
+
+
+def test_a_piece_may_come_twice_and_overlap(cache: CodeCache) -> None:
+    archive = packed()
+    for start, end in ((0, 1000), (0, 1000), (500, 2000), (0, 300)):
+        cache.put(KEY, start, archive[start:end], False)
+    assert cache.offset(KEY) == 2000
+    assert cache.put(KEY, 2000, archive[2000:], True)
+    assert cache.put(KEY, 2000, archive[2000:], True) == cache.put(KEY, 0, b"junk", False)
+
+
+def test_what_another_sender_left_longer_is_cut(cache: CodeCache) -> None:
+    archive = packed()
+    cache.put(KEY, 0, archive + b"junk", False)
+    assert cache.put(KEY, 0, archive, True)
+
+
+def test_a_missing_piece_is_said(cache: CodeCache) -> None:
+    with pytest.raises(NodeError, match="begins at 10, but 0 bytes are here"):
+        cache.put(KEY, 10, b"x", False)
+
+
+def test_two_senders_at_once_make_one_tree(cache: CodeCache) -> None:
+    archive, results = packed(), []
+
+    def send() -> None:
+        for start in range(0, len(archive), 1500):
+            last = start + 1500 >= len(archive)
+            results.append(cache.put(KEY, start, archive[start : start + 1500], last))
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {each for each in results if each} == {Extracted(files=1, bytes=5000, submodules=False, lfs=False)}
+    assert cache.offset(KEY) == -1
+
+
+@pytest.mark.parametrize(
+    ("archive", "cause"), [(packed(name="/etc/x"), Cause.REFUSED_ARCHIVE), (packed()[:-900], Cause.PREPARATION_FAILED)]
+)
+def test_what_is_refused_or_damaged_is_sent_anew(
+    cache: CodeCache, tmp_path: Path, archive: bytes, cause: Cause
+) -> None:
+    with pytest.raises(NodeError) as caught:
+        cache.put(KEY, 0, archive, True)
+    assert caught.value.cause is cause
+    assert cache.offset(KEY) == 0
+    assert list((tmp_path / "code").iterdir()) == []
+
+
+def test_a_tree_whose_record_was_never_written_does_not_count(cache: CodeCache, tmp_path: Path) -> None:
+    (tmp_path / "code" / KEY / "half").mkdir(parents=True)
+    assert cache.offset(KEY) == 0
+    with pytest.raises(NodeError, match="was not sent"), cache.tree(KEY):
+        pass
+    cache.put(KEY, 0, packed(), True)
+    with cache.tree(KEY) as tree:
+        assert [path.name for path in tree.iterdir()] == ["a"]
+
+
+def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
+    cache = CodeCache(tmp_path / "code", tmp_path / "locks", max_bytes=22_000)
+    for age, key in enumerate(["1-new", "1-old", "1-older-in-use"]):
+        cache.put(key, 0, packed(), True)
+        used(tmp_path, key, KEEP_S * (age + 2))
+    cache.evict({"1-older-in-use"})
+    assert [cache.offset(key) for key in ("1-new", "1-old", "1-older-in-use")] == [-1, 0, -1]
+    assert not (tmp_path / "code/1-old").exists()
+
+
+def test_nothing_is_given_up_below_the_limit_or_just_after_its_use(cache: CodeCache, tmp_path: Path) -> None:
+    for key in ("1-a", "1-b"):
+        cache.put(key, 0, packed(), True)
+    used(tmp_path, "1-a", 10 * KEEP_S)
+    cache.evict(set())
+    assert cache.offset("1-a") == -1  # which is a use
+    cache.evict(set(), everything=True)
+    assert (cache.offset("1-a"), cache.offset("1-b")) == (-1, -1)
+
+
+def test_everything_unused_is_given_up_when_room_is_needed(cache: CodeCache, tmp_path: Path) -> None:
+    cache.put("1-a", 0, packed(), True)
+    used(tmp_path, "1-a", 2 * KEEP_S)
+    cache.evict(set(), everything=True)
+    assert cache.offset("1-a") == 0
+
+
+def test_pieces_that_nobody_sends_any_more_go(cache: CodeCache, tmp_path: Path) -> None:
+    for key, seconds_ago in (("1-a", 2 * KEEP_S), ("1-b", 0.0)):
+        cache.put(key, 0, b"x", False)
+        then = time.time() - seconds_ago
+        os.utime(tmp_path / "code" / f"{key}.part", (then, then))
+    cache.evict(set())
+    assert (cache.offset("1-a"), cache.offset("1-b")) == (0, 1)

@@ -1,0 +1,153 @@
+"""The parts of the Ray backend that decide something: answers, the fence, what may come back from a cluster."""
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import PurePosixPath
+
+import pytest
+
+from launcher.backend import Capacity, NodeCapacity, NodeUnavailable, Reservation
+from launcher.node_types import Exit, NodeError, NodeStatus
+from launcher.ray_backend.answers import in_order, judge
+from launcher.ray_backend.exits import HEAD_SILENT, why_ended
+from launcher.ray_backend.fence import Answer, Fence
+from launcher.ray_backend.wire import MAX_BYTES, WireError, pack, receive, unpack_values
+from launcher.state import Cause
+
+
+def row(state: str, scheduling: str = "") -> dict:
+    return {"state": state, "stats": {"scheduling_state": scheduling}, "bundles_to_node_id": {1: "b", 0: "a"}}
+
+
+@pytest.mark.parametrize(
+    ("state", "scheduling", "expected"),
+    [
+        ("CREATED", "FINISHED", "placed"),
+        ("PENDING", "QUEUED", "waiting"),
+        ("PENDING", "NO_RESOURCES", "waiting"),
+        ("PREPARED", "", "waiting"),
+        ("PENDING", "INFEASIBLE", "infeasible"),
+        ("RESCHEDULING", "FAILED_TO_COMMIT_RESOURCES", "lost"),
+        ("RESCHEDULING", "INFEASIBLE", "lost"),
+        ("REMOVED", "REMOVED", "absent"),
+    ],
+)
+def test_a_group_that_lost_a_part_is_lost_and_one_that_does_not_fit_now_waits(state, scheduling, expected):
+    assert judge(row(state, scheduling)).state == expected
+
+
+def test_a_placed_reservation_names_its_nodes_in_bundle_order():
+    assert judge(row("CREATED")) == Reservation("placed", ("a", "b"))
+
+
+def test_gpu_ids_are_in_the_node_s_order():
+    assert in_order(["10", "2", "MIG-b", "0", "MIG-a"]) == ("0", "2", "10", "MIG-a", "MIG-b")
+
+
+def test_the_driver_s_end_is_told_in_words():
+    assert why_ended(HEAD_SILENT, "noise") == "the head does not answer"
+    assert why_ended(1, "Authentication failed") == "the connection to Ray ended (1): Authentication failed"
+    assert why_ended(-9, "") == "the connection to Ray ended (-9)"
+
+
+def test_the_worker_s_side_never_imports_ray():
+    code = "import sys, launcher.ray_backend, launcher.ray_head; print('ray' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+# --- the fence ---
+
+
+def fence(silence_s: float = 10) -> tuple[Fence, list[str]]:
+    fallen: list[str] = []
+    return Fence(lambda: Answer.OURS, silence_s, fallen.append, answered_at=100.0), fallen
+
+
+def test_another_cluster_at_the_head_s_address_ends_everything_at_once():
+    watch, fallen = fence()
+    watch.hear(Answer.ANOTHER, 100.1)
+    assert fallen == ["the head's address is answered by another cluster"]
+
+
+def test_silence_ends_everything_only_when_it_lasts():
+    watch, fallen = fence()
+    watch.hear(Answer.SILENCE, 109.0)
+    watch.hear(Answer.OURS, 110.0)
+    watch.hear(Answer.SILENCE, 119.0)
+    assert fallen == []
+    watch.hear(Answer.SILENCE, 121.0)
+    watch.hear(Answer.SILENCE, 122.0)
+    assert fallen == ["the head has not answered for 11 s", "the head has not answered for 12 s"]
+
+
+# --- the wire ---
+
+
+class Evil:
+    """What runs a command when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        (1, None, {"a": [b"x", 1.5, ("y",)]}),
+        Capacity((NodeCapacity("n", "h", "a", True, {"CPU": 1.0}),), "c"),
+        {"k": NodeStatus("ended", Exit(Cause.COMMAND_EXITED, 7, None, 1.0, {"hint": ""}))},
+    ],
+)
+def test_our_values_come_back_as_they_were(value):
+    assert unpack_values(pack(value)[8:]) == value
+
+
+def test_our_errors_come_back_with_what_they_say():
+    error = unpack_values(pack(NodeError(Cause.DISK_FULL, "no room"))[8:])
+    assert (error.cause, error.why) == (Cause.DISK_FULL, "no room")
+    assert unpack_values(pack(NodeUnavailable("gone"))[8:]).why == "gone"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pickle.dumps(Evil()),
+        pickle.dumps(PurePosixPath("/")),
+        pickle.dumps(eval),
+        b"clauncher.backend\nreplace\n.",
+        b"clauncher.backend\nMapping\n.",
+        b"clauncher.backend\nNodeCapacity\n(tR.",
+        b"cos\nsystem\n(S'true'\ntR.",
+        b"",
+        b"\x80\x05garbage",
+    ],
+)
+def test_nothing_but_our_values_comes_back(body):
+    with pytest.raises((WireError, EOFError)):
+        unpack_values(body)
+
+
+def reading(data: bytes) -> bytes:
+    async def read() -> bytes:
+        reader = asyncio.StreamReader()
+        reader.feed_data(data)
+        reader.feed_eof()
+        return await receive(reader)
+
+    return asyncio.run(read())
+
+
+def test_a_message_that_breaks_off_is_the_end():
+    for cut in range(len(pack("abc"))):
+        with pytest.raises(EOFError):
+            reading(pack("abc")[:cut])
+    assert pickle.loads(reading(pack("abc"))) == "abc"
+
+
+def test_a_message_that_says_it_is_huge_is_not_read():
+    with pytest.raises(WireError, match="the limit is"):
+        reading((MAX_BYTES + 1).to_bytes(8, "big"))

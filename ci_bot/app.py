@@ -12,13 +12,13 @@ from pathlib import Path
 
 import structlog
 
+from ci_bot.config.mask import is_secret_name, mask
 from ci_bot.github.client import GitHub
 from ci_bot.nudge import Listener
 from ci_bot.records import CheckRun, Experiment, Transition
 from ci_bot.report import check_run as report
 from ci_bot.settings import AppCredentials, Settings, SettingsError
 from ci_bot.store.engine import LeaseLost, migrate, open_engine
-from ci_bot.up import recorded_head
 from ci_bot.worker.books import Books
 from ci_bot.worker.intake import Intake
 from ci_bot.worker.launch import Launch
@@ -32,8 +32,12 @@ from launcher.machine_table import read as read_machines
 from launcher.machines import Machines
 from launcher.placement import Limits
 from launcher.ray_backend import Connection, RayBackend
+from launcher.ray_head import Head
+from launcher.state import Cause
 
-TAIL_BYTES = 64 << 10
+TAIL_BYTES = 128 << 10
+LOSES_LOG = frozenset({Cause.NODE_LOST, Cause.HEAD_LOST, Cause.NOT_PROVEN_CLEAN})
+"""Ends after which the end of the log may still be on the node."""
 log = structlog.get_logger()
 
 
@@ -71,10 +75,10 @@ def cluster(settings: Settings, environ: Mapping[str, str]) -> Connection | None
         token_path = environ.get("RAY_AUTH_TOKEN_PATH") or str(settings.data_dir / "ray-token")
         return Connection(settings.ray_address, Path(token_path))
     try:
-        head = recorded_head(json.loads((settings.data_dir / "up.json").read_text())["ray"])
+        head = Head.load(json.loads((settings.data_dir / "up.json").read_text())["ray"])
     except (FileNotFoundError, ValueError, KeyError):
         return None
-    return Connection(head.address, head.token_path)
+    return Connection(head.address, head.token_path) if head.address else None
 
 
 class Renderer:
@@ -87,21 +91,22 @@ class Renderer:
 
     def __call__(self, experiment: Experiment, history: tuple[Transition, ...]) -> CheckRun:
         """The check run that should be on GitHub."""
-        ended = experiment.ended_at is not None
         kept = self.keep.log(experiment.id, experiment.progress.attempt, self.settings.log_max_bytes)
-        size = kept.size if ended else 0
-        tail = kept.read(max(0, size - TAIL_BYTES), TAIL_BYTES).data if size else b""
+        size = kept.size
+        ended = experiment.ended_at is not None
         files = self.keep.artifacts(experiment.id, experiment.progress.attempt).files() if ended else []
         view = report.View(
             experiment=experiment,
             transitions=history,
-            log_tail=tail,
-            log_size=size,
-            log_final=ended,
+            log_tail=kept.read(max(0, size - TAIL_BYTES), TAIL_BYTES).data if ended else b"",
+            log_size=size if ended else 0,
+            log_final=ended and experiment.progress.cause not in LOSES_LOG,
             artifacts=tuple((file.path, file.size) for file in files),
             details_url=f"{dashboard_url(self.settings)}/experiments/{experiment.id}",
+            now=time.time(),
             machine=machine_text(self.machines, experiment),
-            secrets=tuple(experiment.specification.env.values()),
+            secrets=tuple(value for name, value in experiment.specification.env.items() if is_secret_name(name)),
+            configuration="" if experiment.trusted else mask(experiment.configuration_source),
         )
         return report.experiment_check_run(view)
 

@@ -261,7 +261,7 @@ def on_rerun(name: str | None, sender: str, known: Known, *, fork: bool, now: fl
         newest = existing.get(specification.name)
         if newest and newest.ended_at is None:
             decisions.append(Nothing(f"{specification.name} has not ended yet: cancel it first"))
-        elif newest and now - newest.created_at < SAME_CLICK_S:
+        elif newest and newest.rerun and now - newest.created_at < SAME_CLICK_S:
             decisions.append(Nothing(f"{specification.name} was re-run just now"))
         else:
             rerun = newest.rerun + 1 if newest else 0

@@ -109,7 +109,7 @@ def local_github(root: Path) -> Iterator[Control]:
         yield Control(listening["url"], token_file.read_text().strip())
     finally:
         process.terminate()
-        process.wait()
+        process.communicate()
 
 
 def set_up(control: Control, port: int, environ: Mapping[str, str], root: Path) -> tuple[str, dict[str, str]]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -183,7 +183,7 @@ class Up:
             if service.process:
                 record[service.name] = _identity(service.process.pid)
         if self.head:
-            record["ray"] = {name: str(value) for name, value in asdict(self.head).items()}
+            record["ray"] = self.head.dump()
         path = self.settings.data_dir / "up.json"
         part = path.with_suffix(".part")
         part.write_text(json.dumps(record, indent=2))
@@ -191,10 +191,10 @@ class Up:
 
     # --- ray's head ---
 
-    def _head(self, recorded: dict[str, str] | None) -> Head:
+    def _head(self, recorded: dict[str, Any] | None) -> Head:
         if recorded:
-            head = recorded_head(recorded)
-            if ray_head.is_alive(head):
+            head = Head.load(recorded)
+            if head.address and ray_head.is_alive(head):
                 log.info("adopted the ray head of an earlier run", address=head.address)
                 return head
             ray_head.stop(head)  # what is left of it
@@ -205,7 +205,12 @@ class Up:
         if not token_path.exists():
             write_secret(token_path, secrets.token_hex(32))
         environment = {**self.environment, "NODE_DIR": str(self.settings.data_dir / "node")}
-        return ray_head.start(environment, token_path, self.options)
+        return ray_head.start(environment, token_path, self.options, begun=self._begun)
+
+    def _begun(self, head: Head) -> None:
+        """On record before it serves, so that the next `up` can clear it away should this one be killed."""
+        self.head = head
+        self._write_record()
 
     def _child_environment(self) -> dict[str, str]:
         return {
@@ -225,17 +230,6 @@ class Up:
                 time.sleep(0.05)
         if not self._ending:
             raise TimeoutError(f"web does not listen on {self.url} after {limit_s:.0f} s; its log says why")
-
-
-def recorded_head(record: Mapping[str, str]) -> Head:
-    """The head that an `up` has on record."""
-    return Head(
-        pid=int(record["pid"]),
-        started_ticks=int(record["started_ticks"]),
-        address=record["address"],
-        directory=Path(record["directory"]),
-        token_path=Path(record["token_path"]),
-    )
 
 
 def write_secret(path: Path, text: str) -> None:

@@ -346,10 +346,11 @@ class Drive:
                     await self._end_in_teardown(end)
         if self.held.group:
             await self._released()
-        self.held = Held()
         wished = self._interruption.done() and self._interruption.result().cause is Cause.WISHED
         if wished and self.progress.intended is State.PENDING:
             await self._end_in_teardown(self._interruption.result())
+        if self.progress.intended is State.PENDING:
+            self.held = Held()  # an end keeps the record of where it ran
         await self._record(Signal.RELEASED)
 
     async def _end_in_teardown(self, end: Ended) -> None:

@@ -204,6 +204,7 @@ class Node:
             except GuardianError:
                 return NodeStatus("running")  # it lives and is busy; `stop` is the one that insists
         if found is not None:
+            self._hold(attempt.name)
             return NodeStatus(
                 "running", log_size=found.log_size, memory_bytes=found.memory_bytes, started_at=found.started_at
             )
@@ -294,13 +295,19 @@ class Node:
 
     def _hold(self, key: str) -> None:
         """Keep the lease of an attempt's guardian, if it lives, and hear of its end."""
+        if key in self._holds:
+            return
+        try:
+            hold = guardian_client.hold(self._attempts / key, lambda _: self._bump())
+        except GuardianError:
+            return  # it lives and does not listen: `status` tries again
+        if hold is None:
+            return
         with self._changed:
-            if key in self._holds:
-                return
-        hold = guardian_client.hold(self._attempts / key, lambda _: self._bump())
-        if hold is not None:
-            with self._changed:
-                self._holds[key] = hold
+            spare = hold if key in self._holds else None
+            self._holds.setdefault(key, hold)
+        if spare is not None:
+            spare.close()
 
     def _make_room(self) -> None:
         """Give up caches where the disk is nearly full.

@@ -17,6 +17,7 @@ _SECRET_NAME = re2.compile(
 _WORDS = r"[\w.-]*(?:token|passw(?:or)?d|passphrase|secret|credential|key)[\w.-]*"
 _VALUE = r"""("[^"\n]*"?|'[^'\n]*'?|[^\s,;}"'&|>[{][^\s,;}&|\]]*)"""
 _ASSIGNED = re2.compile(rf"""(?i)((?:{_WORDS})["']?[ \t]*[=:][ \t]*){_VALUE}""")
+_LINE = re2.compile(rf"""(?im)^([ \t]*(?:-[ \t]+)?["']?(?:{_WORDS})["']?[ \t]*:[ \t]+)(\S.*)$""")
 _OPTION = re2.compile(rf"""(?i)(--(?:{_WORDS})[ \t]+){_VALUE}""")
 _URL_LOGIN = re2.compile(r"(?i)(\b[a-z][a-z0-9+.-]*://)[^/\s:@]*:[^/\s@]+@")
 _KNOWN_TOKEN = re2.compile(r"\b(?:AKIA[0-9A-Z]{16}|gh[opsur]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{20,})")
@@ -29,7 +30,7 @@ def is_secret_name(name: str) -> bool:
 
 def mask_text(text: str) -> str:
     """Free text (a command, a line that is no YAML) with what looks like a credential masked."""
-    for pattern in (_ASSIGNED, _OPTION):
+    for pattern in (_LINE, _ASSIGNED, _OPTION):
         text = pattern.sub(_masked_assignment, text)
     text = _URL_LOGIN.sub(lambda found: f"{found.group(1)}{MASK}@", text)
     return str(_KNOWN_TOKEN.sub(MASK, text))
@@ -37,7 +38,7 @@ def mask_text(text: str) -> str:
 
 def _masked_assignment(found: re2._Match) -> str:
     name, value = str(found.group(1)), str(found.group(2))
-    reference = name.lower() == "secret:" or not _is_literal(value.strip("\"'"))
+    reference = name.lower() == "secret:" or not _is_literal(value.strip("\"'")) or value[:1] in {"|", ">"}
     if reference or not is_secret_name(name.strip(" \t=:\"'-")):
         return str(found.group(0))
     return name + MASK

@@ -93,28 +93,23 @@ def _cut_after_quote(source: Source, broken: Broken, notes: Notes) -> Source | N
     rest = source.text[end:line_end]
     if "\n" in source.text[start:end] or not end <= broken.index < line_end or not rest.strip() or rest[:1] == ":":
         return None
+    key = source.lines[source.line_of(start)].split(":")[0].strip(" -\"'")
+    found = shown(rest.strip(), key=key)
     notes.error(
         source.at(end + len(rest) - len(rest.lstrip())),
         Kind.TEXT_AFTER_QUOTE,
-        _after_quote(source, quoted, rest.strip()),
-        found=shown(rest.strip()),
+        f"the quoted value {shown(quoted.text, key=key)} ended at its second {quoted.quote}, and {found} follows. "
+        + _after_quote(quoted, rest.strip(), found),
+        found=found,
         expected="the end of the line",
     )
     return replace(source, text=source.text[:end] + source.text[line_end:])
 
 
-def _after_quote(source: Source, quoted: Written, rest: str) -> str:
-    quote = quoted.quote
-    line = source.lines[source.line_of(quoted.start)]
-    key = line.split(":")[0].strip(" -\"'")
-    value = shown(quoted.text, key=key)
-    rest_shown = shown(rest, key=key)
-    found = f"the quoted value {value} ended at its second {quote}, and {rest_shown} follows. "
-    if quote not in rest:
-        return found + f"A remark is written behind a space and `#`: write `# {rest_shown.strip('`')}`, or remove it."
-    if quote == '"' and "'" not in quoted.text + rest:
-        return (
-            found + 'If the quotes inside are meant, put the whole value between \' instead of ", or write \\" inside.'
-        )
-    inside = '\\"' if quote == '"' else "''"
-    return found + f"If the quotes inside are meant, write {inside} for each of them."
+def _after_quote(quoted: Written, rest: str, found: str) -> str:
+    if quoted.quote not in rest:
+        return f"A remark is written behind a space and `#`: write `# {found.strip('`')}`, or remove it."
+    if quoted.quote == '"' and "'" not in quoted.text + rest:
+        return 'If the quotes inside are meant, put the whole value between \' instead of ", or write \\" inside.'
+    inside = '\\"' if quoted.quote == '"' else "''"
+    return f"If the quotes inside are meant, write {inside} for each of them."

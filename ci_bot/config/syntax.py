@@ -114,6 +114,8 @@ def _indentation(source: Source, index: int, opened: int) -> tuple[int, str]:
     line = _line(source, index)
     if source.text[source.start_of(number) : index].strip():
         return index, f"{line}: what stands here does not belong to the value before it. Put the value in quotes."
+    if source.text[index : index + 2] in {"- ", "-\n"}:
+        return index, f"{line} is an item of a list, and stands where a key is expected. Indent it below its key."
     if column == expected:
         return index, (
             f"{line} stands in the column of the `-` of a list, but is no item of it. Begin it with `- `, or indent it "

@@ -13,6 +13,7 @@ from ci_bot.github.answers import (
     User,
     UserToken,
 )
+from ci_bot.github.app_auth import BadKey
 from ci_bot.github.client import GitHub
 from ci_bot.github.errors import (
     Forbidden,
@@ -28,6 +29,7 @@ from ci_bot.github.limits import backoff_s
 
 __all__ = [
     "App",
+    "BadKey",
     "Commit",
     "Delivery",
     "Forbidden",

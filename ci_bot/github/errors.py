@@ -19,7 +19,7 @@ SECRET = re.compile(
     r"gh[pousr]_[A-Za-z0-9._-]{8,}"
     r"|github_pat_[A-Za-z0-9_]{8,}"
     r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)?"
-    r"|(?<=token )[^\s\"'<>]{8,}|(?<=bearer )[^\s\"'<>]{8,}|(?<=token=)[^\s&\"'<>]+"
+    r"|(?<=token )[^\s\"'<>]{16,}|(?<=bearer )[^\s\"'<>]{16,}|(?<=token=)[^\s&\"'<>]+"
     r"|(?<=/app-manifests/)[^/\s]+",
     re.IGNORECASE,
 )

@@ -46,6 +46,9 @@ def _parsed(text: str) -> Json:
         raise Refusal(422, f"The manifest is not JSON: {problem}") from problem
     if not isinstance(manifest, dict):
         raise Refusal(422, "The manifest must be a JSON object")
+    unreadable = apps.misshapen(manifest)
+    if unreadable:
+        raise Refusal(422, "The manifest is not valid", unreadable)
     return manifest
 
 

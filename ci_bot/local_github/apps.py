@@ -26,9 +26,21 @@ def slug_of(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
+def misshapen(manifest: Json) -> list[str]:
+    """The keys of a manifest whose values are of the wrong kind; the words of each problem."""
+    kinds = {"hook_attributes": dict, "default_permissions": dict, "default_events": list, "callback_urls": list}
+    return [
+        f"{key} must be {'an array' if kind is list else 'an object'}"
+        for key, kind in kinds.items()
+        if not isinstance(manifest.get(key) or kind(), kind)
+    ]
+
+
 def check_manifest(world: World, manifest: Json) -> list[str]:
     """Everything GitHub would not take in an App's manifest; the words of each problem."""
-    problems = []
+    problems = misshapen(manifest)
+    if problems:
+        return problems
     name = manifest.get("name")
     if not isinstance(name, str) or not slug_of(name):
         problems.append("Name can't be blank")

@@ -66,7 +66,7 @@ def _array(where: str, value: Any) -> list[Any]:
     return value
 
 
-def check_body(body: Json) -> None:
+def check_body(body: Json, *, creating: bool) -> None:
     """Refuse a body that GitHub would refuse; the keys themselves were looked at before.
 
     Raises:
@@ -90,7 +90,7 @@ def check_body(body: Json) -> None:
         if key in body:
             _time(key, body[key])
     if "output" in body:
-        _output(body["output"])
+        _output(body["output"], ("title", "summary") if creating else ("summary",))
     if "actions" in body:
         _actions(_array("properties/actions", body["actions"]))
 
@@ -102,9 +102,9 @@ def _time(key: str, value: str) -> None:
         raise wrong(f"properties/{key}", value, "is not a valid date-time") from problem
 
 
-def _output(output: Any) -> None:
+def _output(output: Any, required: tuple[str, ...]) -> None:
     types = {"title": str, "summary": str, "text": str, "annotations": list, "images": list}
-    _typed("properties/output", output, types, ("title", "summary"))
+    _typed("properties/output", output, types, required)
     for key in ("summary", "text"):
         if len(output.get(key, "")) > LONGEST_TEXT:
             why = f"Only {LONGEST_TEXT} characters are allowed; {len(output[key])} were supplied."

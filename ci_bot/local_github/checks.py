@@ -175,7 +175,7 @@ def create_run(call: Call) -> Answer:
     """`checks/create`."""
     world, repository = call.world, call.repository
     body = call.fields(CREATE_KEYS, ("name", "head_sha"))
-    check_body(body)
+    check_body(body, creating=True)
     sha = body["head_sha"]
     if len(sha) != 40 or git.resolve(repository.path, sha) != sha:
         raise Refusal(422, f"No commit found for SHA: {sha}")
@@ -218,7 +218,7 @@ def get_run(call: Call) -> Answer:
 def update_run(call: Call) -> Answer:
     """`checks/update`; only the App that made a run may."""
     body = call.fields(UPDATE_KEYS)
-    check_body(body)
+    check_body(body, creating=False)
     world = call.world
     with world.lock:
         run = _run(call)

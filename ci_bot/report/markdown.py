@@ -12,7 +12,7 @@ from ci_bot.report.plain import after_break, clean, collapse, cut, cut_middle, o
 from ci_bot.report.redact import redact
 
 _ZERO_WIDTH = "&#8203;"
-_ENTITIES = {ord(char): f"&#{ord(char)};" for char in '&>"\\`*_[]|~$^{}!'}
+_ENTITIES = {ord(char): f"&#{ord(char)};" for char in '&<>"\\`*_[]|~$^{}!'}
 _REFERENCE = re.compile(r"[@#]|://|(?i:\bwww(?=\.)|\bgh(?=-\d))")
 _BACKTICKS = re.compile("`+")
 _SAFE_URL = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'*+,;=%\[\]-]+")

@@ -77,12 +77,17 @@ def unsatisfiable(needs: str, largest: str | Mapping[str, float], fitting: Seque
 
     Args:
         needs: what it asks, in words: "8 GPUs", "2 nodes of 1 GPU".
-        largest: what the largest node has.
+        largest: what the largest node has; of Ray's resources only those that a machine type can ask for are told.
         fitting: machine types that this installation can give.
     """
-    has = largest if isinstance(largest, str) else amounts.resources(_positive(largest))
+    has = largest if isinstance(largest, str) else amounts.resources(_told(largest))
     change = f"Change machine-type to one of: {named(fitting)}." if fitting else "Ask for less, or add such a machine."
     return f"No machine here can ever run this: it needs {needs}, the largest node has {has}. {change}"
+
+
+def _told(total: Mapping[str, float]) -> dict[str, float]:
+    """Not `node:10.0.0.5` and what else Ray counts; a missing GPU is told."""
+    return {"GPU": total.get("GPU", 0), **{name: total[name] for name in ("CPU", "memory") if name in total}}
 
 
 def unknown_machine_type(name: str, known: Sequence[str]) -> str:

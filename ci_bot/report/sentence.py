@@ -125,7 +125,7 @@ def _fields(cause: Cause, detail: Mapping[str, Any]) -> dict[str, str]:
     fields = dict(_MISSING)
     for key, value in detail.items():
         name, words = _named(key, value)
-        if name in _MISSING and words and (name == key or not detail.get(name)):
+        if words and (name == key or not detail.get(name)):
             fields[name] = words
     if cause is Cause.COMMAND_EXITED:
         fields["hint"] = _explained(fields["hint"]) or hint(exit_code=_integer(detail.get("exit_code")))

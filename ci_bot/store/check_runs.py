@@ -143,7 +143,8 @@ def undeliverable(connection: Connection, row_id: int, why: str) -> None:
 
 def last_id(connection: Connection) -> int:
     """The newest row's; 0 when there is none."""
-    return connection.execute(select(func.coalesce(func.max(check_run.c.id), 0))).scalar_one()
+    found: int = connection.execute(select(func.coalesce(func.max(check_run.c.id), 0))).scalar_one()
+    return found
 
 
 def get(connection: Connection, row_id: int) -> CheckRunRow | None:

@@ -1,6 +1,5 @@
 """The one-time key that opens the dashboard where there is no GitHub login."""
 
-import secrets
 
 from ci_bot.settings import Settings
 

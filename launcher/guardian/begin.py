@@ -14,6 +14,9 @@ import time
 from . import durable, start, tree
 from .cgroup import Cgroup
 
+_LOCK_TRIES = 100
+_LOCK_PAUSE_S = 0.005
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .wire import Wire
@@ -68,13 +71,19 @@ def _restore_priority() -> None:
 
 
 def _lock(directory: str) -> bool:
-    """Become the one guardian of this attempt, as long as we live."""
+    """Become the one guardian of this attempt, as long as we live.
+
+    Who asks whether there is a guardian takes the lock for a moment, so one refusal says little.
+    """
     fd = os.open(os.path.join(directory, durable.LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 def _write_started(order: Wire, begun: Begun) -> None:
@@ -130,7 +139,8 @@ def main() -> None:
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    if not _lock(order["directory"]) or os.path.exists(os.path.join(order["directory"], durable.JOURNAL)):
+    journal = os.path.join(order["directory"], durable.JOURNAL)
+    if os.path.exists(journal) or not _lock(order["directory"]) or os.path.exists(journal):
         _answer(order["directory"], f"{order['key']} was started before in {order['directory']}")
         return
     _restore_priority()

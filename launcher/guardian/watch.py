@@ -69,7 +69,7 @@ class DiskWatch:
         self._paths, self._limit, self._floor = paths, limit_bytes, floor_bytes
         self._free_at_start = self._free()
         self._used_at_start: int | None = None
-        self.used = 0
+        self.used = self._found = 0
         self._walk: Iterator[int] | None = None
         self._began = self._next = time.monotonic()
 
@@ -100,14 +100,14 @@ class DiskWatch:
 
     def _step(self, now: float) -> None:
         until = time.monotonic() + _SLICE_S
-        for total in self._walk or ():
-            running = total
+        for found in self._walk or ():
+            self._found = found
             if time.monotonic() > until:
-                self.used = max(self.used, running)
+                self.used = max(self.used, self._found)
                 return
-        self._walk, self.used = None, running
+        self._walk, self.used = None, self._found
         if self._used_at_start is None:
-            self._used_at_start = running
+            self._used_at_start = self._found
         cost = time.monotonic() - self._began
         self._next = now + min(max(_MIN_PERIOD_S, cost * _COST_SHARE), _MAX_PERIOD_S)
 

@@ -78,10 +78,11 @@ def test_a_push_names_its_commit_ref_message_and_sender() -> None:
 
 
 def test_a_deleted_branch_has_no_commit() -> None:
-    event = read("push", push(after=ZERO, deleted=True, head_commit=None))
-    assert isinstance(event, Push)
-    assert event.deleted
-    assert (event.head_sha, event.message) == (ZERO, "")
+    for flag in (True, None):
+        event = read("push", push(after=ZERO, deleted=flag, head_commit=None))
+        assert isinstance(event, Push)
+        assert event.deleted
+        assert (event.head_sha, event.message) == (ZERO, "")
 
 
 def test_an_annotated_tag_is_read_as_the_commit_it_points_to() -> None:

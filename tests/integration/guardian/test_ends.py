@@ -1,7 +1,9 @@
 """Every end of a command is told as it was, and takes all that the command left with it."""
 
+import fcntl
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 
@@ -138,6 +140,17 @@ def test_a_second_guardian_never_starts(attempt: Attempt) -> None:
     with pytest.raises(GuardianError, match="started before"):
         guardian_client.spawn(attempt.directory, attempt.order("echo twice"))
     assert attempt.log() == b"once\n"
+
+
+def test_who_asks_whether_there_is_a_guardian_never_keeps_one_from_starting(attempt: Attempt) -> None:
+    (attempt.directory / "lock").touch()
+    (attempt.directory / "lock").chmod(0o666)
+    with open(attempt.directory / "lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        letting_go = threading.Timer(0.25, fcntl.flock, (lock.fileno(), fcntl.LOCK_UN))
+        letting_go.start()
+        assert attempt.run("exit 4")["exit_code"] == 4
+        letting_go.join()
 
 
 def test_a_command_that_can_not_start_says_why(attempt: Attempt) -> None:

@@ -54,7 +54,7 @@ def test_memory_within_the_limit_is_left_alone(attempt: Attempt) -> None:
 
 
 def test_a_process_bomb_stays_small_and_ends(attempt: Attempt) -> None:
-    bomb = "/usr/bin/python3 -c 'import os,time\nfor i in range(200): os.fork() or time.sleep(1000)'"
+    bomb = "/usr/bin/python3 -c 'import os,time\nfor i in range(200): os.fork() or time.sleep(1000)\ntime.sleep(1000)'"
     ended = attempt.run(bomb, limits=Limits(pids=40))
     assert ended["cause"] in {Cause.COMMAND_EXITED, Cause.COMMAND_KILLED}
     assert not attempt.left()

@@ -128,6 +128,31 @@ def test_a_successor_finds_the_running_attempt_and_keeps_its_lease(
     assert successor.clean(key).empty
 
 
+def test_a_successor_keeps_the_lease_before_anybody_asks(runner: Runner, make_node: Callable[..., Node]) -> None:
+    key = runner.begin("sleep 2; echo done", start={"lease_s": 0.5})
+    runner.node.close()
+    successor = make_node()
+    successor.watch(successor.watch(0, 0), 20)
+    assert log_of(successor, key) == "done\n"
+
+
+def test_a_lease_that_could_not_be_taken_is_taken_with_the_next_question(
+    runner: Runner, make_node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = runner.begin("sleep 2; echo done", start={"lease_s": 0.7})
+    runner.node.close()
+
+    def busy(*_: object) -> None:
+        raise guardian_client.GuardianError("it does not listen")
+
+    with monkeypatch.context() as context:
+        context.setattr(guardian_client, "hold", busy)
+        successor = make_node()
+    assert successor.status([key])[key].phase == "running"
+    successor.watch(successor.watch(0, 0), 20)
+    assert log_of(successor, key) == "done\n"
+
+
 def test_without_a_successor_the_attempt_ends_after_its_lease(runner: Runner, make_node: Callable[..., Node]) -> None:
     key = runner.begin("sleep 600", start={"lease_s": 0.3, "grace_s": 0.2})
     attempt = runner.root / "attempts" / key
@@ -159,11 +184,11 @@ def test_a_killed_guardian_is_told_as_lost_and_leaves_nothing(runner: Runner, is
 
 
 def test_a_guardian_that_hangs_is_ended_by_a_stop(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guardian_client, "_ANSWER_S", 0.1)
     key = runner.begin("sleep 600")
     found = guardian_client.find(runner.root / "attempts" / key)
     assert found is not None
     os.kill(found.pid, signal.SIGSTOP)
+    monkeypatch.setattr(guardian_client, "_ANSWER_S", 0.1)
     assert runner.node.status([key])[key].phase == "running"
     runner.node.stop(key, 0)
     assert until(runner.node, key, "lost", "ended")

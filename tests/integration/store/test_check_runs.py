@@ -154,6 +154,14 @@ def test_a_configuration_check_may_change_its_end_but_not_be_reopened(engine: En
         assert want(connection, name="descent/config").generation == 2
 
 
+def test_the_last_id_is_that_of_the_newest_row(engine: Engine) -> None:
+    with begin(engine) as connection:
+        assert check_runs.last_id(connection) == 0
+        want(connection)
+        newest = want(connection, name="descent/config")
+        assert check_runs.last_id(connection) == newest.id
+
+
 def test_githubs_id_finds_it_in_its_own_repository_only(engine: Engine) -> None:
     with begin(engine) as connection:
         row = want(connection)

@@ -19,23 +19,36 @@ def checks(text: str) -> str:
 def test_a_check_has_every_default() -> None:
     assert only(checks("tensorflow:loss: {target: ..0.5, aggregate: mean}")).checks == (
         Check(
-            identifier="tensorflow:loss", target=Range(high=Decimal("0.5")), aggregate="mean", round=Rounding.DOWN,
-            precision=2, only_pulls=False, if_not_found=Outcome.FAILURE, comment_on_pr=True,
+            identifier="tensorflow:loss",
+            target=Range(high=Decimal("0.5")),
+            aggregate="mean",
+            round=Rounding.DOWN,
+            precision=2,
+            only_pulls=False,
+            if_not_found=Outcome.FAILURE,
+            comment_on_pr=True,
         ),
-    )  # fmt: skip
+    )
 
 
 def test_a_check_says_more_than_the_defaults() -> None:
     defaults = "defaults: {round: up, precision: 4, only-pulls: true, if-not-found: success, comment-on-pr: false}"
     (first, second) = only(
         checks(
-            f"{defaults}, tensorflow:a: {{target: 1, aggregate: max}}, onnx:b: {{target: 1, aggregate: min, precision: 0}}"
+            f"{defaults}, tensorflow:a: {{target: 1, aggregate: max}}, "
+            "onnx:b: {target: 1, aggregate: min, precision: 0}"
         )
     ).checks
     assert first == Check(
-        identifier="tensorflow:a", target=Range(low=Decimal(1)), aggregate="max", round=Rounding.UP, precision=4,
-        only_pulls=True, if_not_found=Outcome.SUCCESS, comment_on_pr=False,
-    )  # fmt: skip
+        identifier="tensorflow:a",
+        target=Range(low=Decimal(1)),
+        aggregate="max",
+        round=Rounding.UP,
+        precision=4,
+        only_pulls=True,
+        if_not_found=Outcome.SUCCESS,
+        comment_on_pr=False,
+    )
     assert (second.precision, second.round) == (0, Rounding.UP)
 
 
@@ -49,10 +62,16 @@ def test_the_spellings_of_the_original_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("text", "low", "high"),
     [
-        ("0.7", "0.7", None), ("0.7..", "0.7", None), ("..0.025", None, "0.025"), ("0.0..0.5", "0.0", "0.5"),
-        ("-1..1", "-1", "1"), (" 1 .. 2 ", "1", "2"), ("1e-3..", "1e-3", None), (".5..1", ".5", "1"),
+        ("0.7", "0.7", None),
+        ("0.7..", "0.7", None),
+        ("..0.025", None, "0.025"),
+        ("0.0..0.5", "0.0", "0.5"),
+        ("-1..1", "-1", "1"),
+        (" 1 .. 2 ", "1", "2"),
+        ("1e-3..", "1e-3", None),
+        (".5..1", ".5", "1"),
     ],
-)  # fmt: skip
+)
 def test_a_range_is_read_as_documented(text: str, low: str | None, high: str | None) -> None:
     assert parse_range(text) == Range(low=Decimal(low) if low else None, high=Decimal(high) if high else None)
 
@@ -71,15 +90,25 @@ def test_a_range_is_never_read_from_noise_that_decimal_would_not_take(text: str)
 @pytest.mark.parametrize(
     "text",
     [
-        "loss: {target: 1, aggregate: max}", "keras:loss: {target: 1, aggregate: max}", "'tensorflow:': {target: 1, aggregate: max}",
-        "tensorflow:a: {aggregate: max}", "tensorflow:a: {target: 1}", "tensorflow:a: 1", "tensorflow:a: {target: x, aggregate: max}",
-        "tensorflow:a: {target: 2..1, aggregate: max}", "tensorflow:a: {target: 1..1, aggregate: max}",
-        "tensorflow:a: {target: 1, aggregate: sum}", "custom:a: {target: 1, aggregate: mean}",
-        "tensorflow:a: {target: 1, aggregate: max, precision: 16}", "tensorflow:a: {target: 1, aggregate: max, round: off}",
-        "tensorflow:a: {target: 1, aggregate: max, only-pulls: 1}", "defaults: [1]",
-        "tensorflow:a: {target: 1, aggregate: max, if-not-found: neutral}", "tensorflow:a:",
+        "loss: {target: 1, aggregate: max}",
+        "keras:loss: {target: 1, aggregate: max}",
+        "'tensorflow:': {target: 1, aggregate: max}",
+        "tensorflow:a: {aggregate: max}",
+        "tensorflow:a: {target: 1}",
+        "tensorflow:a: 1",
+        "tensorflow:a: {target: x, aggregate: max}",
+        "tensorflow:a: {target: 2..1, aggregate: max}",
+        "tensorflow:a: {target: 1..1, aggregate: max}",
+        "tensorflow:a: {target: 1, aggregate: sum}",
+        "custom:a: {target: 1, aggregate: mean}",
+        "tensorflow:a: {target: 1, aggregate: max, precision: 16}",
+        "tensorflow:a: {target: 1, aggregate: max, round: off}",
+        "tensorflow:a: {target: 1, aggregate: max, only-pulls: 1}",
+        "defaults: [1]",
+        "tensorflow:a: {target: 1, aggregate: max, if-not-found: neutral}",
+        "tensorflow:a:",
     ],
-)  # fmt: skip
+)
 def test_a_check_that_cannot_be_judged_is_an_error(text: str) -> None:
     found = read(checks(text))
     assert found.errors

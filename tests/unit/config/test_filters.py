@@ -18,13 +18,18 @@ def test_without_filters_the_default_branch_and_every_pull_request_count_and_no_
 @pytest.mark.parametrize(
     ("filters", "name", "matches"),
     [
-        (Filters(only=("v.*",)), "v1", True), (Filters(only=("v.*",)), "av1", False), (Filters(only=("v",)), "v1", False),
-        (Filters(only=("a", "b")), "b", True), (Filters(ignore=("wip/.*",)), "wip/x", False),
-        (Filters(ignore=("wip/.*",)), "main", True), (Filters(ignore=("wip",)), "wip/x", True),
-        (Filters(only=("a|b.c",)), "b-c", True), (Filters(only=(".*",)), "é😀", True),
+        (Filters(only=("v.*",)), "v1", True),
+        (Filters(only=("v.*",)), "av1", False),
+        (Filters(only=("v",)), "v1", False),
+        (Filters(only=("a", "b")), "b", True),
+        (Filters(ignore=("wip/.*",)), "wip/x", False),
+        (Filters(ignore=("wip/.*",)), "main", True),
+        (Filters(ignore=("wip",)), "wip/x", True),
+        (Filters(only=("a|b.c",)), "b-c", True),
+        (Filters(only=(".*",)), "é😀", True),
         (Filters(only=(".*",)), "lone \ud800", True),
     ],
-)  # fmt: skip
+)
 def test_an_expression_has_to_match_the_whole_name(filters: Filters, name: str, matches: bool) -> None:
     triggers = Triggers(branches=filters, tags=filters)
     assert triggers.matches_branch(name, "main") is matches
@@ -61,10 +66,17 @@ def test_lookahead_is_answered_with_ignore() -> None:
 @pytest.mark.parametrize(
     "written",
     [
-        "{branches: {only: a, ignore: b}}", "{branches: {onyl: a}}", "{brunches: {only: a}}", "{branches: [main]}",
-        "{branches: {only: {a: b}}}", "{branches: {only: []}}", "{branches: {only: [[a]]}}", "main", "[main]",
+        "{branches: {only: a, ignore: b}}",
+        "{branches: {onyl: a}}",
+        "{brunches: {only: a}}",
+        "{branches: [main]}",
+        "{branches: {only: {a: b}}}",
+        "{branches: {only: []}}",
+        "{branches: {only: [[a]]}}",
+        "main",
+        "[main]",
     ],
-)  # fmt: skip
+)
 def test_a_filter_that_is_not_understood_is_an_error(written: str) -> None:
     assert read(f"{ONE_NODE}filters: {written}").errors
 

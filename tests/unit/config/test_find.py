@@ -15,10 +15,15 @@ def test_the_order_is_ours_then_the_originals_then_the_bare_name() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        ONE_NODE, STEP, STEP + "      triggers: {branches: {only: x}}\n", ONE_NODE + "a: b: c\n", ONE_NODE + '  x: "a\n',
-        ONE_NODE.replace("version: 1", "version: 0.1"), ONE_NODE + "command: x\ncommand: y\n",
+        ONE_NODE,
+        STEP,
+        STEP + "      triggers: {branches: {only: x}}\n",
+        ONE_NODE + "a: b: c\n",
+        ONE_NODE + '  x: "a\n',
+        ONE_NODE.replace("version: 1", "version: 0.1"),
+        ONE_NODE + "command: x\ncommand: y\n",
     ],
-)  # fmt: skip
+)
 def test_a_bare_file_is_ours_by_its_version_and_shape_even_when_it_is_broken(text: str) -> None:
     assert is_ours(text.encode())
 
@@ -26,10 +31,18 @@ def test_a_bare_file_is_ours_by_its_version_and_shape_even_when_it_is_broken(tex
 @pytest.mark.parametrize(
     "text",
     [
-        "", "a: 1\n", "version: 3\nservices: {}\n", "version: '3.8'\nworker: {}\n", "version: 1\nname: x\n", "worker: {}\n",
-        "version: 2\njobs: {}\nworkflows_: {}\n", "- version: 1\n", "version: 1\nname: [x\n", "version: [1]\nworker: {}\n",
+        "",
+        "a: 1\n",
+        "version: 3\nservices: {}\n",
+        "version: '3.8'\nworker: {}\n",
+        "version: 1\nname: x\n",
+        "worker: {}\n",
+        "version: 2\njobs: {}\nworkflows_: {}\n",
+        "- version: 1\n",
+        "version: 1\nname: [x\n",
+        "version: [1]\nworker: {}\n",
     ],
-)  # fmt: skip
+)
 def test_a_bare_file_of_another_program_is_not_ours(text: str) -> None:
     assert not is_ours(text.encode())
     assert not is_ours(text.encode() + b"\xff")

@@ -9,14 +9,25 @@ from tests.unit.config.example import read
 @pytest.mark.parametrize(
     "text",
     [
-        "registryPassword: hunter2", "  apiKey: hunter2", "datasetAwsSecretAccessKey: [hunter2, hunter2]",
-        "experimentEnv: {WANDB_API_KEY: hunter2, EPOCHS: 3}", "GITHUB_TOKEN: 'hunter2'", 'a: {"MY_PASSWORD": "hunter2"}',
-        "workspacePassword: |\n  hunter2\n  hunter2\nname: x", "command: API_KEY=hunter2 python train.py",
-        "command: train --token hunter2 --epochs 3", "command: git clone https://me:hunter2@example.org/x",
-        "a: [\nregistryPassword: hunter2", "params:\n- b\n registryPassword: hunter2", "SECRET_KEY:\n  x: hunter2",
-        "experimentEnv: '{\"API_KEY\": \"hunter2\"}'", "apiKey: &k hunter2", "? apiKey\n: hunter2", "{[a]: b, apiKey: hunter2}",
+        "registryPassword: hunter2",
+        "  apiKey: hunter2",
+        "datasetAwsSecretAccessKey: [hunter2, hunter2]",
+        "experimentEnv: {WANDB_API_KEY: hunter2, EPOCHS: 3}",
+        "GITHUB_TOKEN: 'hunter2'",
+        'a: {"MY_PASSWORD": "hunter2"}',
+        "workspacePassword: |\n  hunter2\n  hunter2\nname: x",
+        "command: API_KEY=hunter2 python train.py",
+        "command: train --token hunter2 --epochs 3",
+        "command: git clone https://me:hunter2@example.org/x",
+        "a: [\nregistryPassword: hunter2",
+        "params:\n- b\n registryPassword: hunter2",
+        "SECRET_KEY:\n  x: hunter2",
+        'experimentEnv: \'{"API_KEY": "hunter2"}\'',
+        "apiKey: &k hunter2",
+        "? apiKey\n: hunter2",
+        "{[a]: b, apiKey: hunter2}",
     ],
-)  # fmt: skip
+)
 def test_a_literal_credential_is_masked_whether_the_file_is_yaml_or_not(text: str) -> None:
     assert "hunter2" not in mask(text)
     assert "•••" in mask(text)
@@ -55,11 +66,15 @@ def test_names_of_credentials_are_known(name: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        'apiKey: "hunter2" hunter2\n', "apiKey: hunter2: hunter2\n", "apiKey: @hunter2\n", "registryPassword: {a: [hunter2\n",
+        'apiKey: "hunter2" hunter2\n',
+        "apiKey: hunter2: hunter2\n",
+        "apiKey: @hunter2\n",
+        "registryPassword: {a: [hunter2\n",
         "version: 1\ntype: single\nworker: {command: x}\nexperimentEnv: {API_KEY: [hunter2]}\n",
-        "version: 1\ntype: 'API_KEY=hunter2'\nworker: {command: x}\n", "apiKey: hunter2\napiKey: hunter2\n",
+        "version: 1\ntype: 'API_KEY=hunter2'\nworker: {command: x}\n",
+        "apiKey: hunter2\napiKey: hunter2\n",
     ],
-)  # fmt: skip
+)
 def test_no_problem_shows_a_credential(text: str) -> None:
     found = read(text)
     assert found.errors

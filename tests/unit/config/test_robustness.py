@@ -9,14 +9,63 @@ from tests.unit.config.example import FILE, ONE_NODE, STEP, read
 from tests.unit.config.test_version1 import EVERY_KEY
 
 SEEDS = (
-    ONE_NODE, STEP, EVERY_KEY, STEP + "      triggers:\n        branches:\n          only: x\n      checks:\n        a: 1\n",
-    STEP.replace("        params:\n          command: python train.py", "        paramsFile: p.yaml"), 'a: "b" [c]\n',
-)  # fmt: skip
+    ONE_NODE,
+    STEP,
+    EVERY_KEY,
+    STEP + "      triggers:\n        branches:\n          only: x\n      checks:\n        a: 1\n",
+    STEP.replace("        params:\n          command: python train.py", "        paramsFile: p.yaml"),
+    'a: "b" [c]\n',
+)
 PIECES = st.sampled_from(
-    [":", ": ", "- ", "\n", "  ", "\t", '"', "'", "[", "]", "{", "}", "*", "&a ", "*a", "<<: ", "!!int ", "!x ", "|", ">", "#",
-     "\x85", "\u2028", "\0", "\r", "~", "null", "---\n", "...\n", '"\\0"', '"\\ud800"', "😀", "? ", "%TAG", "secret:x", "9" * 12,
-     "1:30", "=", "\ufeff", '"a\\nb"', "triggers:", "checks:", "steps:", "version: 2\n", "workflows:\n", "worker:\n"]
-)  # fmt: skip
+    [
+        ":",
+        ": ",
+        "- ",
+        "\n",
+        "  ",
+        "\t",
+        '"',
+        "'",
+        "[",
+        "]",
+        "{",
+        "}",
+        "*",
+        "&a ",
+        "*a",
+        "<<: ",
+        "!!int ",
+        "!x ",
+        "|",
+        ">",
+        "#",
+        "\x85",
+        "\u2028",
+        "\0",
+        "\r",
+        "~",
+        "null",
+        "---\n",
+        "...\n",
+        '"\\0"',
+        '"\\ud800"',
+        "😀",
+        "? ",
+        "%TAG",
+        "secret:x",
+        "9" * 12,
+        "1:30",
+        "=",
+        "\ufeff",
+        '"a\\nb"',
+        "triggers:",
+        "checks:",
+        "steps:",
+        "version: 2\n",
+        "workflows:\n",
+        "worker:\n",
+    ]
+)
 
 
 @st.composite

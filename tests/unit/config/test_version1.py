@@ -54,14 +54,21 @@ def test_every_key_reaches_the_experiment() -> None:
     assert specification.topology is Topology.MULTI_GRPC
     assert specification.groups == (
         NodeGroup(
-            role=Role.WORKER, count=2, command="python train.py", machine_type="K80",
-            container="tensorflow/tensorflow:2", dockerfile=Dockerfile(path="docker/Dockerfile"),
+            role=Role.WORKER,
+            count=2,
+            command="python train.py",
+            machine_type="K80",
+            container="tensorflow/tensorflow:2",
+            dockerfile=Dockerfile(path="docker/Dockerfile"),
         ),
         NodeGroup(
-            role=Role.PARAMETER_SERVER, count=1, command="python serve.py", machine_type="C3",
+            role=Role.PARAMETER_SERVER,
+            count=1,
+            command="python serve.py",
+            machine_type="C3",
             container="tensorflow/tensorflow:2",
         ),
-    )  # fmt: skip
+    )
     assert (specification.workdir, specification.artifacts) == ("/home/me", "/artifacts")
     assert (specification.model_type, specification.model_path) == ("ONNX", "/artifacts/model")
     assert specification.ports == (5000, 7000)
@@ -95,10 +102,13 @@ def test_a_missing_or_unknown_version_is_an_error(text: str) -> None:
 @pytest.mark.parametrize(
     ("written", "topology"),
     [
-        ("singleNode", Topology.SINGLE), ("singlenode", Topology.SINGLE), ("mpi", Topology.MULTI_MPI),
-        ("MPI", Topology.MULTI_MPI), ("multi_torch", Topology.MULTI_TORCH),
+        ("singleNode", Topology.SINGLE),
+        ("singlenode", Topology.SINGLE),
+        ("mpi", Topology.MULTI_MPI),
+        ("MPI", Topology.MULTI_MPI),
+        ("multi_torch", Topology.MULTI_TORCH),
     ],
-)  # fmt: skip
+)
 def test_spellings_of_a_type_are_read_with_a_warning(written: str, topology: Topology) -> None:
     text = ONE_NODE.replace("type: single", f"type: {written}") + "  count: 1\n"
     assert only(text).specification.topology is topology
@@ -153,12 +163,17 @@ def test_an_error_says_what_was_found_what_was_expected_and_what_to_write() -> N
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
-        ("parameter_server: {command: x}", Kind.SPELLING), ("projectHandle: p", Kind.SPELLING),
-        ("triggers: {branches: {only: x}}", Kind.SPELLING), ("branches: {only: x}", Kind.MISPLACED),
-        ("experimentEnv: {A: 1}", Kind.MISPLACED), ("vpc: true", Kind.IGNORED), ("tiemout: 3", Kind.UNKNOWN_KEY),
-        ("model: {type: Sklearn, path: /m}", Kind.MODEL_TYPE), ("model: {type: TensorFlow, path: /m}", Kind.SPELLING),
+        ("parameter_server: {command: x}", Kind.SPELLING),
+        ("projectHandle: p", Kind.SPELLING),
+        ("triggers: {branches: {only: x}}", Kind.SPELLING),
+        ("branches: {only: x}", Kind.MISPLACED),
+        ("experimentEnv: {A: 1}", Kind.MISPLACED),
+        ("vpc: true", Kind.IGNORED),
+        ("tiemout: 3", Kind.UNKNOWN_KEY),
+        ("model: {type: Sklearn, path: /m}", Kind.MODEL_TYPE),
+        ("model: {type: TensorFlow, path: /m}", Kind.SPELLING),
     ],
-)  # fmt: skip
+)
 def test_what_is_seen_in_the_wild_is_accepted_with_a_warning(line: str, kind: Kind) -> None:
     found = read(ONE_NODE + line)
     assert found.ok
@@ -191,12 +206,28 @@ def test_a_timeout_is_seconds_or_has_units(line: str, seconds: int | None) -> No
 @pytest.mark.parametrize(
     "line",
     [
-        "timeout: 1:30", "timeout: 0", "timeout: 999d", "retries: -1", "retries: 101", "ports: 0", "ports: a", "ports: 70000",
-        "paths: {workdir: src}", "paths: {workdir: /a/../b}", "paths: {workdir: /}", "paths: {artifacts: /etc/x}",
-        "worker2:\n  - x\nmodel: [1]", 'experiment: "a\\nb"', "experiment: config", "experiment: ' '",
-        "experiment: a · b", f"experiment: {'x' * 101}", 'project: "a\\0b"', "paths: 3",
+        "timeout: 1:30",
+        "timeout: 0",
+        "timeout: 999d",
+        "retries: -1",
+        "retries: 101",
+        "ports: 0",
+        "ports: a",
+        "ports: 70000",
+        "paths: {workdir: src}",
+        "paths: {workdir: /a/../b}",
+        "paths: {workdir: /}",
+        "paths: {artifacts: /etc/x}",
+        "worker2:\n  - x\nmodel: [1]",
+        'experiment: "a\\nb"',
+        "experiment: config",
+        "experiment: ' '",
+        "experiment: a · b",
+        f"experiment: {'x' * 101}",
+        'project: "a\\0b"',
+        "paths: 3",
     ],
-)  # fmt: skip
+)
 def test_a_value_that_cannot_be_is_an_error_on_its_line(line: str) -> None:
     found = read(ONE_NODE + line)
     assert found.errors

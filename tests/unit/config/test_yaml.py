@@ -28,7 +28,7 @@ HEAD = "version: 1\ntype: single\n"
         ("project: *name", 10, "repeats an anchor that is not defined"),
         ("project: &a [*a]", 14, "inside what it repeats"),
         ("<<<<<<< HEAD", 1, "merge conflict"),
-        ("- project", 1, "Indent it exactly like its neighbours"),
+        ("- project", 1, "is an item of a list"),
     ],
 )
 def test_a_line_that_is_no_yaml_is_named_with_what_to_write(line: str, column: int, says: str) -> None:
@@ -51,8 +51,8 @@ def test_indentation_that_fits_nothing_is_named() -> None:
     ("line", "column", "says"),
     [
         ('project: "a" [ex: b|c]', 14, "write `# [ex: b|c]`"),
-        ('project: "pip install "dask" && x"', 23, "put the whole value between '"),
-        ("project: 'it's'", 13, "write '' for each"),
+        ('project: "pip install "dask" && x"', 24, "put the whole value between '"),
+        ("project: 'it's'", 14, "write '' for each"),
     ],
 )
 def test_text_behind_a_closing_quote_is_an_error_and_the_rest_is_still_read(line: str, column: int, says: str) -> None:
@@ -65,14 +65,25 @@ def test_text_behind_a_closing_quote_is_an_error_and_the_rest_is_still_read(line
 @pytest.mark.parametrize(
     ("content", "kind"),
     [
-        (b"", Kind.EMPTY), (b"# nothing\n", Kind.EMPTY), (b"---\n", Kind.EMPTY), (b"~", Kind.EMPTY),
-        (b"a" * (MAX_BYTES + 1), Kind.SIZE), (b"\xff\xfea", Kind.ENCODING), (b"version: \xff", Kind.ENCODING),
-        (b"version: \0", Kind.ENCODING), (b"version: \x1b", Kind.ENCODING), ("a: \ufeff".encode(), Kind.ENCODING),
-        (b"a: 1\n---\nb: 2\n", Kind.DOCUMENTS), (b"a: !!python/name:os.system x", Kind.TAG), (b"a: !x y", Kind.TAG),
-        (b"a: !!binary eA==", Kind.TAG), (b"[1, 2]", Kind.SYNTAX), (b"text", Kind.SYNTAX),
+        (b"", Kind.EMPTY),
+        (b"# nothing\n", Kind.EMPTY),
+        (b"---\n", Kind.EMPTY),
+        (b"~", Kind.EMPTY),
+        (b"a" * (MAX_BYTES + 1), Kind.SIZE),
+        (b"\xff\xfea", Kind.ENCODING),
+        (b"version: \xff", Kind.ENCODING),
+        (b"version: \0", Kind.ENCODING),
+        (b"version: \x1b", Kind.ENCODING),
+        ("a: \ufeff".encode(), Kind.ENCODING),
+        (b"a: 1\n---\nb: 2\n", Kind.DOCUMENTS),
+        (b"a: !!python/name:os.system x", Kind.TAG),
+        (b"a: !x y", Kind.TAG),
+        (b"a: !!binary eA==", Kind.TAG),
+        (b"[1, 2]", Kind.SYNTAX),
+        (b"text", Kind.SYNTAX),
         (b"%TAG !a! b\n" * 9, Kind.LIMIT),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_configuration_at_all_has_one_problem(content: bytes, kind: Kind) -> None:
     found = read(content)
     assert [(each.severity, each.kind) for each in found.problems] == [(Severity.ERROR, kind)]
@@ -82,12 +93,17 @@ def test_a_file_that_is_no_configuration_at_all_has_one_problem(content: bytes, 
 @pytest.mark.parametrize(
     "text",
     [
-        "[" * 200_000, "{a: " * 50_000, "- " * 100_000, "? " * 100_000, "- a\n" * 60_000, "-\n" * 80_000,
-        "a: &a [x]\n" + "".join(f"b{i}: &b{i} [{', '.join(['*a' if i == 0 else f'*b{i - 1}'] * 9)}]\n" for i in range(12)),
+        "[" * 200_000,
+        "{a: " * 50_000,
+        "- " * 100_000,
+        "? " * 100_000,
+        "- a\n" * 60_000,
+        "-\n" * 80_000,
+        "a: &a [x]\n" + "".join(f"b{i}: &b{i} [{', '.join([f'*b{i - 1}' if i else '*a'] * 9)}]\n" for i in range(9)),
         "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, MAX_DEPTH + 1)),
         "a: &a {x: 1}\n" + "b: {<<: [" + "*a, " * MAX_NODES + "]}\n",
     ],
-)  # fmt: skip
+)
 @pytest.mark.timeout(10)
 def test_a_file_that_would_grow_without_end_is_refused_before_it_grows(text: str) -> None:
     assert problem(text).kind is Kind.LIMIT
@@ -130,7 +146,7 @@ def test_a_byte_order_mark_is_no_problem() -> None:
 
 
 def test_columns_count_characters() -> None:
-    assert problem("version: 1\ntype: single\nworker: {container: é😀, command: x, count: y}\n").column == 43
+    assert problem("version: 1\ntype: single\nworker: {container: é😀, command: x, count: y}\n").column == 44
 
 
 def test_a_comment_and_an_indented_file_change_nothing() -> None:

@@ -45,6 +45,19 @@ def test_the_limit_is_told_in_its_own_unit(tmp_path: Path) -> None:
     assert (breach.cause, breach.detail["used"], breach.detail["limit"]) == ("disk limit", "3", "2 MiB")
 
 
+def test_a_walk_may_pause_anywhere_even_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "file", 3 << 20)
+    monkeypatch.setattr("launcher.guardian.watch._SLICE_S", -1.0)
+    watch = DiskWatch([str(tmp_path)], None, 0)
+    looks = 1
+    watch.look(1e12)
+    while watch.in_a_hurry:
+        watch.look(1e12)
+        looks += 1
+    assert looks > 2
+    assert watch.used == total(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("free", "grown", "cause"),
     [

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from markdown_it.token import Token
 
 from ci_bot.records import CheckRun, Held, HeldNode, Transition, Wish
 from ci_bot.report.check_run import LIMIT_BYTES, View, experiment_check_run
@@ -112,7 +113,7 @@ def test_the_longest_texts_fit(text: str) -> None:
     assert "### Last lines of the log" in run.text
 
 
-def _pairs(markdown: str) -> list[tuple[parsed.Token, parsed.Token]]:
+def _pairs(markdown: str) -> list[tuple[Token, Token]]:
     stream = parsed.PARSER.parse(markdown)
     return list(pairwise(stream))
 

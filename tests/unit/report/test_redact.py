@@ -166,13 +166,13 @@ def test_a_stream_that_begins_inside_a_token_leaves_its_line_out() -> None:
 
 def test_a_line_that_never_ends_is_shown_with_a_delay_and_its_tokens_masked() -> None:
     token = TOKENS["stateless installation"]
-    log = ("y" * 5000 + " " + token + " ") * 20
+    log = "y" * 5000 + f" {token} " * 200
     stream, shown = Stream(), ""
     for start in range(0, len(log), 997):
         text, stream = stream.feed(log[start : start + 997].encode())
         shown += text
         assert len(stream.raw) + len(stream.held) < 4 * LONGEST
-    assert len(shown) > 40_000
+    assert shown.count(MASK) > 100
     assert token[4:30] not in shown
     assert token[-20:] not in shown
 

@@ -129,6 +129,8 @@ def test_what_can_never_run_says_what_would_fit() -> None:
         "No machine here can ever run this: it needs 8 GPUs, the largest node has 2 GPUs. "
         "Change machine-type to one of: P4000, CPU."
     )
+    ray = {"node:10.0.0.5": 1.0, "CPU": 8.0, "object_store_memory": 2.0**30, "memory": 2.0**34}
+    assert "the largest node has 0 GPUs, 8 CPUs, 16 GiB of memory." in unsatisfiable("1 GPU", ray)
     assert unsatisfiable("8 GPUs", "4 CPUs").endswith("has 4 CPUs. Ask for less, or add such a machine.")
     assert "there is no machine type P9. Change machine-type to one of: P4000." in unknown_machine_type("P9", ["P4000"])
     assert unknown_machine_type("P9", []).endswith("The operator's table has none.")

@@ -199,7 +199,7 @@ def _loops(
         launch.wake.set()
         reporting.wake.set()
 
-    intake = Intake(books, github, lambda: credentials.app_id, changed)
+    intake = Intake(books, github, credentials.app_id, credentials.slug, changed)
     recovery = Recovery(books, github, polling=not settings.public_url, changed=intake.wake.set)
     return Loops(intake, launch, reporting, recovery)
 

@@ -78,7 +78,7 @@ def variables(
     return carried | own | dict(env) | {"CUDA_VISIBLE_DEVICES": ",".join(gpu_ids)}
 
 
-def create(env_dir: Path, *, python: str, seed_cache: Path, node: Mapping[str, str]) -> None:
+def create(env_dir: Path, *, seen: str, python: str, seed_cache: Path, node: Mapping[str, str]) -> None:
     """Make an empty virtual environment with pip: a copy of one that is made once for each Python.
 
     pip comes from the wheels that the interpreter (or its distribution) bundles, so that no network is needed; where
@@ -86,6 +86,7 @@ def create(env_dir: Path, *, python: str, seed_cache: Path, node: Mapping[str, s
 
     Args:
         env_dir: must not exist; its parent must.
+        seen: by which path it will be used, and its scripts name it; another than `env_dir` in a sandbox.
         python: the interpreter it is for; must not lie in a virtual environment.
         seed_cache: this function's own directory on the node.
         node: the node's environment, for its package index.
@@ -95,7 +96,7 @@ def create(env_dir: Path, *, python: str, seed_cache: Path, node: Mapping[str, s
     """
     pristine = warm(python, seed_cache, node)
     trees.copy(pristine, env_dir)
-    _move_scripts(env_dir / "bin", _birthplace(pristine), env_dir)
+    _move_scripts(env_dir / "bin", _birthplace(pristine), Path(seen))
 
 
 def warm(python: str, seed_cache: Path, node: Mapping[str, str]) -> Path:

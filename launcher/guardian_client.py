@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from launcher import sandbox
 from launcher.guardian import cgroup, control, durable, record, tree
-from launcher.guardian_order import ATTEMPT, Enclosure, marks, public, to_wire
+from launcher.guardian_order import ATTEMPT, Enclosure, cgroup_name, marks, public, to_wire
 from launcher.guardian_order import Limits as Limits
 from launcher.guardian_order import Order as Order
 
@@ -28,6 +28,7 @@ _CONNECT_PAUSE_S = 0.005
 _SETTLE_S = 1.0
 _PURGE_S = 5.0
 _PURGE_PAUSE_S = 0.02
+_PURGE_LOOKS = 2
 _CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
@@ -298,28 +299,36 @@ def is_empty(directory: Path, key: str) -> tuple[bool, list[str]]:
 
 
 def _all_left(directory: Path, key: str) -> list[str]:
-    begun = started_of(directory)
     left = [f"process {pid}" for pid in _left(directory, key)]
-    return left + [f"control group {path}" for path in (begun or {}).get("cgroups", []) if os.path.isdir(path)]
+    return left + [f"control group {path}" for path in _cgroups(directory, key)]
+
+
+def _cgroups(directory: Path, key: str) -> list[str]:
+    """Those written down, and those that a guardian made that died before it could."""
+    written = (started_of(directory) or {}).get("cgroups", [])
+    return sorted({*filter(os.path.isdir, written), *cgroup.leaves(cgroup_name(directory, key))})
 
 
 def _left(directory: Path, key: str) -> list[int]:
     begun = started_of(directory)
     found = set(sweep(key, directory))
-    if begun is not None:
-        found |= {pid for pid, start in begun["processes"] if tree.same(pid, start)}
-        found |= {pid for path in begun["cgroups"] for pid in cgroup.processes_of(path)}
+    found |= {pid for pid, start in (begun or {}).get("processes", []) if tree.same(pid, start)}
+    found |= {pid for path in _cgroups(directory, key) for pid in cgroup.processes_of(path)}
     return sorted(found)
 
 
 def purge(directory: Path, key: str) -> tuple[bool, list[str]]:
     """End whatever a killed guardian left, its guardian too if it still lives; the answer of `is_empty` after it."""
     until = time.monotonic() + _PURGE_S
-    while (left := _left(directory, key)) and time.monotonic() < until:
+    quiet = 0
+    # Looked at twice: in the middle of an exec a process shows no environment, and so no mark.
+    while quiet < _PURGE_LOOKS and time.monotonic() < until:
+        left = _left(directory, key)
         for pid in left:
             tree.send(pid, signal.SIGKILL)
-        time.sleep(_PURGE_PAUSE_S)
-    begun = started_of(directory)
-    for path in (begun or {}).get("cgroups", []):
+        quiet = 0 if left else quiet + 1
+        if quiet < _PURGE_LOOKS:
+            time.sleep(_PURGE_PAUSE_S)
+    for path in _cgroups(directory, key):
         cgroup.remove(path)
     return is_empty(directory, key)

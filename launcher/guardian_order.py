@@ -23,6 +23,11 @@ def marks(directory: Path, key: str) -> dict[str, str]:
     return {ATTEMPT: key, PLACE: hashlib.sha256(str(directory.absolute()).encode(errors="replace")).hexdigest()[:16]}
 
 
+def cgroup_name(directory: Path, key: str) -> str:
+    """The name of an attempt's control group, which can be found again without a record of it."""
+    return f"descent-{marks(directory, key)[PLACE]}-{key}"
+
+
 @dataclass(frozen=True)
 class Limits:
     """What the command may use; None is no limit. Below `disk_floor_bytes` left on the disk it ends too."""
@@ -84,6 +89,7 @@ def to_wire(directory: Path, order: Order, enclosure: Enclosure | None) -> "Wire
         "init": enclosure.init if enclosure else [],
         "uid": user.uid if user else None,
         "gid": user.gid if user else None,
+        "cgroup": cgroup_name(directory, order.key),
         "limits": {
             "memory_bytes": limits.memory_bytes,
             "disk_bytes": limits.disk_bytes,

@@ -61,6 +61,9 @@ class Node:
             environ: the agent's environment; only `environment.CARRIED` and HOME are used.
             storage_dir: where `/storage` of each repository is, on a file system that all nodes share.
             address: by which other nodes reach this one.
+
+        Raises:
+            NodeError: `root` belongs to somebody else.
         """
         self._root = root.absolute()
         self._site = Site(self._root, storage_dir, environ)
@@ -68,8 +71,8 @@ class Node:
         self._incarnation = uuid.uuid4().hex
         self._locks = self._root / "locks"
         self._attempts = self._root / "attempts"
-        self._attempts.mkdir(parents=True, exist_ok=True)
-        self._root.chmod(0o700)
+        _own(self._root)
+        self._attempts.mkdir(exist_ok=True)
         self._forget_other_boots()
         self._code = CodeCache(self._root / "code", self._locks)
         self._changed = threading.Condition()
@@ -326,6 +329,18 @@ class Node:
                 trees.remove(cache)
         if self._free_bytes() < FULL_BYTES:
             raise NodeError(Cause.DISK_FULL, f"{self._free_bytes()} bytes are left")
+
+
+def _own(root: Path) -> None:
+    """Make sure that nobody else can reach into a directory, which may lie where anybody can make one.
+
+    Raises:
+        NodeError: it is somebody else's.
+    """
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if {os.lstat(root).st_uid, os.stat(root).st_uid} != {os.geteuid()}:
+        raise NodeError(Cause.PREPARATION_FAILED, f"{root} belongs to another user; set NODE_DIR to one of your own")
+    root.chmod(0o700)
 
 
 def _name(text: str) -> str:

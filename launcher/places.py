@@ -6,9 +6,10 @@ from pathlib import Path, PurePosixPath
 from launcher.node_types import NodeError, PrepareOrder
 from launcher.state import Cause
 
+ENV = PurePosixPath("/venv")
 SYSTEM = frozenset(
     {"bin", "boot", "data", "dev", "etc", "generated", "lib", "lib32", "lib64", "libx32", "opt"}
-    | {"proc", "run", "sbin", "storage", "sys", "usr", "var"}
+    | {"proc", "run", "sbin", "storage", "sys", "usr", "var", ENV.name}
 )
 """Top directories of a sandbox that are the system's or ours; nothing can be placed below them."""
 HOME = PurePosixPath("/home/user")
@@ -130,7 +131,7 @@ def _enclosed(
         Mounted(directories.temporary, str(TEMPORARY)),
         Mounted(directories.home, str(HOME)),
         Mounted(directories.cache, str(HOME / ".cache")),
-        Mounted(directories.env, str(directories.env)),  # its scripts name themselves by this path
+        Mounted(directories.env, str(ENV)),
         Mounted(directories.workspace, str(WORKSPACE)),
         Mounted(directories.storage, str(STORAGE)),
         Mounted(directories.artifacts, str(ARTIFACTS)),
@@ -144,7 +145,7 @@ def _enclosed(
         workspace=str(WORKSPACE),
         storage=str(STORAGE),
         artifacts=str(ARTIFACTS),
-        env=str(directories.env),
+        env=str(ENV),
         home=str(HOME),
         temporary=str(TEMPORARY),
         cache=str(HOME / ".cache"),

@@ -19,7 +19,8 @@ UIDS = 1_000_000_000
 PACKAGE_FILES = ("/etc/pip.conf", "/etc/xdg/pip/pip.conf", "/etc/uv/uv.toml")
 """The host's settings of pip and uv, which a command needs to find packages as the host does."""
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-SEEN_ANYWAY = (*sandbox.SYSTEM, "/etc/ssl", "/etc/pki")
+NOT_MOUNTED = (*sandbox.SYSTEM, "/etc/ssl", "/etc/pki", "/proc", "/dev", "/run", "/var/run", "/var/tmp")  # noqa: S108
+"""Where a sandbox has the host's files anyway, or something of its own."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ def prepare(attempt: Path, order: PrepareOrder, *, code: Path, site: Site) -> No
         directory.mkdir(mode=0o755)
     trees.copy(code, directories.workspace)
     environment.create(
-        directories.env, python=environment.base_python(), seed_cache=site.root / "seed", node=site.environ
+        directories.env,
+        seen=seen.env,
+        python=environment.base_python(),
+        seed_cache=site.root / "seed",
+        node=site.environ,
     )
     _furnish_home(directories, order, site)
     _link_artifacts(directories, seen)
@@ -118,7 +123,7 @@ def _sandbox(key: str, prepare_order: PrepareOrder, order: StartOrder, seen: pla
     uid = _uid(key, prepare_order)
     ours = tuple(Mount(str(mounted.real), mounted.seen, mounted.writable) for mounted in seen.mounts)
     return SandboxOrder(
-        mounts=(*(Mount(path, path) for path in _package_paths(site.environ)), *ours),
+        mounts=(*ours, *(Mount(path, path) for path in _package_paths(site.environ))),
         uid=uid,
         gid=uid,
         hostname=key[:63],
@@ -134,7 +139,7 @@ def _package_paths(environ: Mapping[str, str]) -> Iterator[str]:
         if os.path.isfile(path):
             yield path
     for path in dict.fromkeys(environ.get(name, "") for name in CERTIFICATES):
-        outside = not any(Path(path).is_relative_to(place) for place in SEEN_ANYWAY)
+        outside = not any(Path(path).is_relative_to(place) for place in NOT_MOUNTED)
         if outside and path.startswith("/") and os.path.exists(path):
             yield path
 

@@ -157,7 +157,8 @@ def _first(error: Any) -> str:
     """The innermost reason of the branch that came nearest, since "is not valid under any of" helps nobody."""
     while error.context:
         error = max(error.context, key=lambda each: len(each.absolute_path))
-    return f"{error.message[:300]}"
+    said = str(error.message)
+    return said if len(said) <= 300 else f"{said[:100]} … {said[-200:]}"
 
 
 @cache

@@ -80,16 +80,16 @@ class Notes:
 
     def error(self, at: At, kind: Kind, message: str, *, found: str | None = None, expected: str | None = None) -> None:
         """Note something that keeps the experiments from running."""
-        self._add(Severity.ERROR, at, kind, message, found, expected)
+        self._add(Severity.ERROR, at, kind, message, found=found, expected=expected)
 
     def warning(
         self, at: At, kind: Kind, message: str, *, found: str | None = None, expected: str | None = None
     ) -> None:
         """Note something that was read as meant, or that has no effect."""
-        self._add(Severity.WARNING, at, kind, message, found, expected)
+        self._add(Severity.WARNING, at, kind, message, found=found, expected=expected)
 
     def _add(
-        self, severity: Severity, at: At, kind: Kind, message: str, found: str | None, expected: str | None
+        self, severity: Severity, at: At, kind: Kind, message: str, *, found: str | None, expected: str | None
     ) -> None:
         problem = Problem(
             path=self.path,

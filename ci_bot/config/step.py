@@ -156,7 +156,7 @@ def _params(
         at = values.value_at(section, "paramsFile")
         section.notes.warning(at, Kind.PARAMS_FILE, message, found=shown(path))
         return None, path
-    return _from_file(section, path, command, name, read_file), None
+    return _from_file(section, path, command, name, read_file=read_file), None
 
 
 def _read(section: Section, command: str | None, name: str) -> Params | None:
@@ -180,7 +180,7 @@ def _path(section: Section) -> str | None:
     return path
 
 
-def _from_file(section: Section, path: str, command: str | None, name: str, read_file: ReadParams) -> Params | None:
+def _from_file(section: Section, path: str, command: str | None, name: str, *, read_file: ReadParams) -> Params | None:
     content = read_file(path)
     if content is None:
         section.wrong("paramsFile", "a file of this commit", "the path of one that exists", kind=Kind.PARAMS_FILE)

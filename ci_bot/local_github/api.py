@@ -66,7 +66,8 @@ class Api:
             for rule in rules:
                 _strike(rule, self._world.clock(), headers)
             self._check_headers(arrival)
-            caller = tokens.identify(self._world, arrival.headers.get("authorization"))
+            with self._world.lock:
+                caller = tokens.identify(self._world, arrival.headers.get("authorization"))
             answer = self._counted(arrival, caller, rules)
         except Refusal as refusal:
             answer = Answer(refusal.body(), refusal.status, refusal.headers)
@@ -93,13 +94,11 @@ class Api:
             raise Refusal(404, "Not Found")
         operation, parameters = found
         self._limits.admit(key, arrival.method, operation.creates, now)
-        free = False
-        try:
+        with self._world.lock:
             answer = self._called(arrival, caller, operation, parameters, rules)
-            free = _tag(answer) is not None and _tag(answer) == arrival.headers.get("if-none-match")
-            return answer
-        finally:
-            self._limits.done(key, free, now)
+        if _tag(answer) is not None and _tag(answer) == arrival.headers.get("if-none-match"):
+            self._limits.refund(key, now)
+        return answer
 
     def _called(
         self,

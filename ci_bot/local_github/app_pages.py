@@ -69,7 +69,7 @@ async def _create_app(hub: Hub, request: Request) -> Response:
 
 def _app(hub: Hub, request: Request) -> App:
     slug = request.path_params["slug"]
-    found = next((app for app in hub.world.apps.values() if app.slug == slug), None)
+    found = next((app for app in list(hub.world.apps.values()) if app.slug == slug), None)
     if found is None:
         raise not_found()
     return found
@@ -77,7 +77,7 @@ def _app(hub: Hub, request: Request) -> App:
 
 async def _show_app(hub: Hub, request: Request) -> Response:
     app = _app(hub, request)
-    where = [each for each in hub.world.installations.values() if each.app_id == app.id]
+    where = [each for each in list(hub.world.installations.values()) if each.app_id == app.id]
     return page(hub, request, "app.html", {"app": app, "installations": where})
 
 
@@ -85,7 +85,7 @@ async def _install(hub: Hub, request: Request) -> Response:
     app, viewer = _app(hub, request), signed_in(hub, request)
     if viewer is None:
         return must_sign_in(request)
-    mine = [each for each in hub.world.repositories.values() if each.role_of(viewer) == "admin"]
+    mine = [each for each in list(hub.world.repositories.values()) if each.role_of(viewer) == "admin"]
     if request.method == "GET":
         accounts = sorted({viewer, *(each.owner for each in mine)}, key=lambda login: (login != viewer, login))
         values = {
@@ -111,7 +111,7 @@ async def _install(hub: Hub, request: Request) -> Response:
 
 def _installation(hub: Hub, request: Request, viewer: str) -> Installation:
     found = hub.world.installations.get(request.path_params["number"])
-    mine = {viewer} | {each.owner for each in hub.world.repositories.values() if each.role_of(viewer) == "admin"}
+    mine = {viewer} | {each.owner for each in list(hub.world.repositories.values()) if each.role_of(viewer) == "admin"}
     if found is None or found.account not in mine:
         raise not_found()
     return found

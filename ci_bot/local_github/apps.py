@@ -269,6 +269,8 @@ def create_token(call: Call) -> Answer:
     asked = body.get("permissions")
     if asked is not None and not isinstance(asked, dict):
         raise Refusal(422, "Invalid request.\n\nFor 'properties/permissions', it is not an object.")
+    if any(level not in ("read", "write", "admin") for level in (asked or {}).values()):
+        raise Refusal(422, "Invalid request.\n\nA permission must be read, write or admin.")
     if any(not granted(installation.permissions, [(name, level)]) for name, level in (asked or {}).items()):
         raise Refusal(422, "The permissions requested are not granted to this installation.")
     permissions = {"metadata": "read", **asked} if asked else dict(installation.permissions)

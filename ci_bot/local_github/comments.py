@@ -115,7 +115,10 @@ def list_comments(call: Call) -> Answer:
     number = call.number("issue_number")
     if pulls.find(call.world, call.repository, number, call.as_of) is None:
         raise not_found()
-    since = moment(call.query["since"]) if call.query.get("since") else 0.0
+    try:
+        since = moment(call.query["since"]) if call.query.get("since") else 0.0
+    except ValueError as problem:
+        raise invalid("IssueComment", "since", "invalid") from problem
     found = [
         shape(call.world, each)
         for each in call.world.comments.values()

@@ -51,8 +51,13 @@ def routes(hub: Hub) -> list[Route]:
         if name not in COMMANDS:
             return _refused(Refusal(404, f"There is no command {name}; there are {', '.join(COMMANDS)}"))
         said = await request.json()
+
+        def obey() -> Json:
+            with hub.world.lock:
+                return COMMANDS[name](hub, said)
+
         try:
-            return JSONResponse(await run_in_threadpool(COMMANDS[name], hub, said))
+            return JSONResponse(await run_in_threadpool(obey))
         except KeyError as problem:
             return _refused(Refusal(422, f"{name}: {problem} is missing or unknown"))
         except GitError as problem:
@@ -75,10 +80,11 @@ def routes(hub: Hub) -> list[Route]:
         told = await request.json()
 
         def take() -> None:
-            understood = hooks.understand(hub.world, told)
-            if understood is None:
-                raise Refusal(404, "No repository of mine")
-            pushes.record(hub.world, *understood)
+            with hub.world.lock:
+                understood = hooks.understand(hub.world, told)
+                if understood is None:
+                    raise Refusal(404, "No repository of mine")
+                pushes.record(hub.world, *understood)
 
         try:
             await run_in_threadpool(take)

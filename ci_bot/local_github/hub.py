@@ -15,7 +15,7 @@ from ci_bot.local_github.limits import Limits
 from ci_bot.local_github.state import Json, World
 from ci_bot.local_github.webhooks import Courier
 
-LOG_LENGTH = 50_000
+LOG_LENGTH = 20_000
 
 
 class Journal:

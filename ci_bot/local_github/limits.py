@@ -1,5 +1,6 @@
 """GitHub's rate limits: the primary one per hour, the secondary ones per minute. Reads no clock of its own."""
 
+import threading
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
@@ -42,6 +43,7 @@ class Limits:
     """The counters of every caller."""
 
     bounds: Bounds = field(default_factory=Bounds)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _windows: dict[str, _Window] = field(default_factory=dict)
     _points: dict[str, deque[tuple[float, int]]] = field(default_factory=lambda: defaultdict(deque))
     _content: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
@@ -77,20 +79,37 @@ class Limits:
             "X-RateLimit-Resource": "core"
         }
 
+    def enter(self, key: str) -> None:
+        """Count a connection that waits for its answer.
+
+        Raises:
+            Refusal: 403, where there are too many.
+        """
+        with self._lock:
+            if self._open[key] >= self.bounds.concurrent:
+                raise Refusal(403, _SECONDARY, headers={"Retry-After": "1"})
+            self._open[key] += 1
+
+    def leave(self, key: str) -> None:
+        """Count a connection that has its answer."""
+        with self._lock:
+            self._open[key] -= 1
+
     def admit(self, key: str, method: str, creates: bool, now: float) -> None:
         """Count a request that begins.
 
         Raises:
             Refusal: 403, with `Retry-After` where a secondary limit is the reason.
         """
-        if self._open[key] >= self.bounds.concurrent:
-            raise Refusal(403, _SECONDARY, headers={"Retry-After": "1"})
+        with self._lock:
+            self._admit(key, method, creates, now)
+
+    def _admit(self, key: str, method: str, creates: bool, now: float) -> None:
         self._secondary(key, method, creates, now)
         window = self._window(key, now)
         if window.used >= self._limit(key):
             raise Refusal(403, f"API rate limit exceeded for {key}.")
         window.used += 1
-        self._open[key] += 1
 
     def _secondary(self, key: str, method: str, creates: bool, now: float) -> None:
         points, content = self._points[key], self._content[key]
@@ -113,8 +132,7 @@ class Limits:
         if creates:
             content.append(now)
 
-    def done(self, key: str, free: bool, now: float) -> None:
-        """Count a request that ends; one answered 304 costs nothing."""
-        self._open[key] -= 1
-        if free:
+    def refund(self, key: str, now: float) -> None:
+        """Take back the count of a request that was answered 304: it costs nothing."""
+        with self._lock:
             self._window(key, now).used -= 1

@@ -69,7 +69,7 @@ def took(run: CheckRun, now: float) -> str:
 def suites(hub: Hub, repository: Repository, sha: str) -> list[Json]:
     """The check suites of a commit, as the template shows them."""
     shown = []
-    for suite in hub.world.suites.values():
+    for suite in list(hub.world.suites.values()):
         if (suite.repository_id, suite.head_sha) == (repository.id, sha):
             every = checks.runs_of(hub.world, suite)
             runs = sorted(checks.latest(every), key=lambda run: run.name)
@@ -108,8 +108,8 @@ def _verdict(hub: Hub, repository: Repository, sha: str) -> str | None:
 
 async def _index(hub: Hub, request: Request) -> Response:
     viewer = signed_in(hub, request)
-    seen = [each for each in hub.world.repositories.values() if each.role_of(viewer) is not None]
-    return page(hub, request, "index.html", {"repositories": seen, "apps": list(hub.world.apps.values())})
+    seen = [each for each in list(hub.world.repositories.values()) if each.role_of(viewer) is not None]
+    return page(hub, request, "index.html", {"repositories": seen, "apps": list(hub.list(world.apps.values()))})
 
 
 def _overview(hub: Hub, repository: Repository) -> Json:
@@ -162,7 +162,7 @@ async def _show_pull(hub: Hub, request: Request) -> Response:
     values = await run_in_threadpool(_commit_values, hub, repository, pull.head_sha, signed_in(hub, request))
     talk = [
         each
-        for each in hub.world.comments.values()
+        for each in list(hub.world.comments.values())
         if (each.repository_id, each.number) == (repository.id, pull.number)
     ]
     head = hub.world.repositories.get(pull.head_repository_id)

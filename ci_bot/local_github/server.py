@@ -119,7 +119,21 @@ async def _rest(hub: Hub, request: Request) -> Response:
         if hub.faults.down == "reset":
             return await _broken(request)
         return JSONResponse(Refusal(503, "Service unavailable").body(), 503)
-    rules = hub.faults.for_call(request.method, path, operation)
+    key = request.headers.get("authorization", "")
+    try:
+        hub.limits.enter(key)
+    except Refusal as refusal:
+        hub.journal.add(entry | {"status": refusal.status, "fault": None, "response_body": refusal.body()})
+        return JSONResponse(refusal.body(), refusal.status, dict(refusal.headers))
+    try:
+        return await _answered(hub, request, path, body, entry)
+    finally:
+        hub.limits.leave(key)
+
+
+async def _answered(hub: Hub, request: Request, path: str, body: bytes, entry: Json) -> Response:
+    """The answer of a request that was let in, with its faults."""
+    rules = hub.faults.for_call(request.method, path, entry["operation"])
     kinds = [rule.kind for rule in rules]
     entry |= {"fault": ",".join(kinds) or None}
     await _delayed(rules)

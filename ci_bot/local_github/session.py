@@ -20,7 +20,7 @@ from ci_bot.local_github.state import World
 
 COOKIE = "local_github_user"
 TEMPLATES = Path(__file__).with_name("templates")
-_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'"
+_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'"
 
 
 def when(at: float | None) -> str:
@@ -79,7 +79,7 @@ def page(
 ) -> Response:
     """A page."""
     login = signed_in(hub, request)
-    people = [each for each in hub.world.accounts.values() if each.type == "User"]
+    people = [each for each in list(hub.world.accounts.values()) if each.type == "User"]
     html = _PAGES.get_template(template).render(
         viewer=login,
         people=people,

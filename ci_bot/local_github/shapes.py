@@ -64,7 +64,7 @@ def person(world: World, login: str | None) -> Json | None:
 
 def private_user(world: World, who: Account) -> Json:
     """What `GET /user` tells a person about themselves."""
-    owned = [each for each in world.repositories.values() if each.owner == who.login]
+    owned = [each for each in list(world.repositories.values()) if each.owner == who.login]
     hidden = sum(each.private for each in owned)
     numbers = ("public_gists", "followers", "following", "private_gists", "disk_usage", "collaborators")
     nothing = ("company", "blog", "location", "hireable", "bio", "twitter_username", "notification_email")
@@ -191,7 +191,7 @@ def permissions_of(role: str | None) -> Json:
 
 def app(world: World, which: App) -> Json:
     """An "integration"."""
-    installed = sum(each.app_id == which.id for each in world.installations.values())
+    installed = sum(each.app_id == which.id for each in list(world.installations.values()))
     return {
         "id": which.id,
         "client_id": which.client_id,

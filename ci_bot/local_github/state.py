@@ -333,7 +333,7 @@ class World:
     def repository(self, owner: str, name: str) -> Repository | None:
         """A repository by owner and name, whatever their capitals."""
         wanted = f"{owner}/{name}".lower()
-        return next((each for each in self.repositories.values() if each.full_name.lower() == wanted), None)
+        return next((each for each in list(self.repositories.values()) if each.full_name.lower() == wanted), None)
 
     def covers(self, installation: Installation, repository: Repository) -> bool:
         """Whether an installation may see a repository."""
@@ -343,4 +343,4 @@ class World:
 
     def covered(self, installation: Installation) -> list[Repository]:
         """The repositories that an installation may see."""
-        return [each for each in self.repositories.values() if self.covers(installation, each)]
+        return [each for each in list(self.repositories.values()) if self.covers(installation, each)]

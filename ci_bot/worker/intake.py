@@ -31,6 +31,7 @@ from ci_bot.github.errors import GitHubError, Gone, RateLimited
 from ci_bot.records import ClaimKind, Repository, Wish
 from ci_bot.store import approvals, check_runs, claims, deliveries, experiments, repositories
 from ci_bot.store.deliveries import Delivery
+from ci_bot.store.engine import LeaseLost
 from ci_bot.worker.apply import apply
 from ci_bot.worker.books import Books
 
@@ -48,7 +49,9 @@ class Intake:
 
     books: Books
     github: GitHub
-    app_id: Callable[[], int | None]
+    app_id: int
+    app_slug: str
+    """Names our own bot, whose pushes are not fed back in; asked of GitHub where set-up did not write it down."""
     changed: Callable[[], None]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     processed: int = 0
@@ -57,18 +60,27 @@ class Intake:
         """Pass after pass until told to stop."""
         while not stop.is_set():
             self.wake.clear()
+            await self._learn_slug()
             if not await self.step():
                 waiters = [asyncio.ensure_future(self.wake.wait()), asyncio.ensure_future(stop.wait())]
                 await asyncio.wait(waiters, timeout=PASS_S, return_when=asyncio.FIRST_COMPLETED)
                 for waiter in waiters:
                     waiter.cancel()
 
+    async def _learn_slug(self) -> None:
+        if self.app_slug:
+            return
+        try:
+            self.app_slug = (await self.github.app()).slug
+        except GitHubError as error:
+            log.warning("the App's name could not be asked", why=str(error))
+
     async def step(self) -> bool:
         """One pass; True if there may be more to do at once."""
         pending = await self.books.read(lambda c: deliveries.pending(c, time.time()))
         lanes: dict[int, list[tuple[Delivery, Event]]] = defaultdict(list)
         for delivery in pending:
-            event = parse(delivery.event, delivery.body, app_id=self.app_id())
+            event = parse(delivery.event, delivery.body, app_id=self.app_id, app_slug=self.app_slug)
             repository = getattr(event, "repository", None)
             lanes[repository.id if repository else 0].append((delivery, event))
         done = await asyncio.gather(*(self._lane(lane) for lane in lanes.values()))
@@ -94,6 +106,8 @@ class Intake:
             bound.warning("put off: github can't be asked", why=why, until=until)
             await self.books.write(lambda c: deliveries.postpone(c, delivery.seq, until, why))
             return False
+        except LeaseLost:
+            raise
         except Exception as error:
             # A delivery that we can't digest must neither be lost nor stop the ones behind it.
             until = time.time() + min(2.0**delivery.tries, 3600.0)
@@ -110,6 +124,8 @@ class Intake:
                 forget(connection, event, time.time())
 
         await self.books.write(commit)
+        if isinstance(event, InstallationChanged | RepositoriesChanged):
+            self.github.drop_installation(event.installation_id)
         bound.info("processed", repository=getattr(repository, "full_name", None), outcome=outcome)
         self.processed += 1
         self.changed()

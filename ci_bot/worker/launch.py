@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from launcher.controller import Attempt, Drive, Rules
 from launcher.experiment import Held, Topology
 from launcher.keep import Keep
 from launcher.machines import Machine, Machines
+from launcher.node_types import NodeError
 from launcher.placement import Limits, Needs, Running, Shortage, Waiting, admit, ever_fits, needs
 from launcher.state import HOLDING, TERMINAL, Cause, Progress, Signal, State, advance
 
@@ -300,11 +302,16 @@ class Launch:
         away = {each.host for each in await self.books.read(quarantine.hosts)}
         dirty: set[str] = set()
         for node in capacity.nodes:
-            if node.alive and not await self._sweep_node(node.node_id, groups):
+            try:
+                clean = not node.alive or await self._sweep_node(node.node_id, groups)
+            except (BackendError, NodeError) as error:
+                log.warning("a node could not be swept", host=node.host, why=str(error))
+                clean = False
+            if not clean:
                 dirty.add(node.host)
         for host in away - dirty:
             if any(node.alive and node.host == host for node in capacity.nodes):
-                await self.books.write(lambda c, host=host: quarantine.remove(c, host))
+                await self.books.write(partial(quarantine.remove, host=host))
         if not dirty:
             for name in await self.backend.reservations():
                 if name not in groups:

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 from sqlalchemy import Connection
@@ -14,6 +15,7 @@ from ci_bot.github.errors import GitHubError, Gone, RateLimited, Rejected
 from ci_bot.records import CheckRun, Experiment, Repository, Transition
 from ci_bot.store import check_runs, experiments, repositories
 from ci_bot.store.check_runs import CheckRunRow
+from ci_bot.store.engine import LeaseLost
 from ci_bot.worker.books import Books
 
 GAP_S = 1.0
@@ -69,13 +71,13 @@ class Reporting:
                 continue
             task = asyncio.create_task(self._send(row))
             self._sending[row.id] = task
-            task.add_done_callback(lambda _, row_id=row.id: self._sent(row_id))
+            task.add_done_callback(partial(self._sent, row.id))
         return wait_s
 
-    def _sent(self, row_id: int) -> None:
-        task = self._sending.pop(row_id)
+    def _sent(self, row_id: int, task: asyncio.Task[None]) -> None:
+        del self._sending[row_id]
         if not task.cancelled() and (error := task.exception()):
-            log.error("a check run could not be sent", check_run=row_id, exc_info=error)
+            log.error("not sent", check_run=row_id, why=str(error))
         self.wake.set()
 
     async def _render(self, experiment: Experiment) -> None:
@@ -95,6 +97,16 @@ class Reporting:
         await self.books.write(want)
 
     async def _send(self, row: CheckRunRow) -> None:
+        try:
+            await self._deliver(row)
+        except LeaseLost:
+            raise
+        except Exception:
+            # One check run that we can't digest must neither be given up nor hold up the others.
+            log.exception("a check run could not be sent: this is a defect of Descent's", check_run=row.id)
+            await self.books.write(lambda c: check_runs.failed(c, row.id, time.time() + MAX_WAIT_S))
+
+    async def _deliver(self, row: CheckRunRow) -> None:
         repository = await self.books.read(lambda c: repositories.get(c, row.repository_id))
         if repository is None:
             await self._give_up(row, "the repository or the installation is gone")

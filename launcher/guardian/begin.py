@@ -112,9 +112,7 @@ def _begin(order: Wire) -> Begun:
     except OSError as refused:
         error = f"{refused.filename or 'the command'}: {refused.strerror}"
     limits = order["limits"]
-    begun = Begun(
-        Cgroup(f"descent-{order['key']}-{os.getpid()}", limits["memory_bytes"], limits["pids"]), started, error
-    )
+    begun = Begun(Cgroup(order["cgroup"], limits["memory_bytes"], limits["pids"]), started, error)
     if started is not None and started.member:
         begun.cgroup.add(started.member)
     durable.reserve_exit(order["directory"])

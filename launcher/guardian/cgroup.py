@@ -80,6 +80,11 @@ def processes_of(directory: str) -> list[int]:
     return [int(line) for line in _read(f"{directory}/cgroup.procs").split()]
 
 
+def leaves(name: str) -> list[str]:
+    """The groups of that name that lie here."""
+    return [path for path in {os.path.join(parent, name) for parent in _parents().values()} if os.path.isdir(path)]
+
+
 def remove(directory: str) -> bool:
     """Remove a group; True when it is gone. The kernel lets go of an emptied one a little later."""
     for _ in range(_REMOVE_TRIES):

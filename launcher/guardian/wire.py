@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         init: list[str]
         uid: int | None
         gid: int | None
+        cgroup: str
         limits: WireLimits
         watched: list[str]
         lease_s: float

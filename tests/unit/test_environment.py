@@ -32,9 +32,9 @@ def test_a_plain_command_is_told_the_real_directories() -> None:
 
 def test_the_environments_programs_come_first() -> None:
     found = variables(ENCLOSED, env={}, gpu_ids=(), node={"PATH": "/ray/bin"})
-    assert found["PATH"].startswith("/node/attempts/k/env/bin:")
+    assert found["PATH"].startswith("/venv/bin:")
     assert "/ray" not in found["PATH"]
-    assert found["VIRTUAL_ENV"] == "/node/attempts/k/env"
+    assert found["VIRTUAL_ENV"] == "/venv"
 
 
 def test_output_is_live_and_packages_are_copied() -> None:

@@ -34,8 +34,9 @@ def test_all_that_a_command_may_write_to_is_its_own_or_its_repositorys() -> None
     assert writable == {*DIRECTORIES.own, DIRECTORIES.storage, DIRECTORIES.cache}
 
 
-def test_the_environment_is_where_its_scripts_say() -> None:
-    assert seen(planned())["env"] == ["/node/attempts/k/env"]
+def test_the_environment_shows_nothing_of_the_host() -> None:
+    assert seen(planned())["env"] == ["/venv"]
+    assert "/node" not in "".join(mounted.seen for mounted in planned().mounts)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_a_workdir_is_below_the_workspace_or_the_workspace_is_there(workdir: str
     "path",
     [
         *("/", "/etc", "/usr/src", "/storage", "/storage/out", "/tmp", "/home", "/home/user", "/root", "/proc/x"),
-        *("/dev/shm", "/generated", "/data/set", "..", "a/../b", "/a/../etc", "a\0b"),
+        *("/dev/shm", "/generated", "/venv/x", "/data/set", "..", "a/../b", "/a/../etc", "a\0b"),
     ],
 )
 @pytest.mark.parametrize("key", ["workdir", "artifacts"])

@@ -9,7 +9,7 @@
       try {
         const answer = await fetch(location.pathname + location.search, { cache: "no-store" });
         const text = answer.ok ? await answer.text() : last;
-        if (last !== null && text !== last) {
+        if (text !== null && text !== last) {
           const fresh = new DOMParser().parseFromString(text, "text/html").getElementById("live");
           const live = document.getElementById("live");
           const open = opened(live);

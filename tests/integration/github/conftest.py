@@ -14,6 +14,7 @@ import pytest
 
 from ci_bot.github import GitHub
 from ci_bot.records import Repository
+from tests.openapi import DESCRIPTION, openapi
 
 PERMISSIONS = {"checks": "write", "contents": "read", "metadata": "read", "pull_requests": "read"}
 EVENTS = ["push", "pull_request", "check_run", "check_suite"]
@@ -63,7 +64,10 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         assert process.stdout is not None
         try:
             said = json.loads(process.stdout.readline())
-            yield Local(said["url"], said["api_url"], said["control_token"], root, control)
+            local = Local(said["url"], said["api_url"], said["control_token"], root, control)
+            yield local
+            if DESCRIPTION.exists():
+                assert openapi().log(local.inspect("requests")) == []
         finally:
             process.terminate()
 

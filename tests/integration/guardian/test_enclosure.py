@@ -67,7 +67,7 @@ def test_it_sees_the_mounts_and_nothing_else(enclosed: Attempt) -> None:
     secret.chmod(0o644)
     said = _said(
         enclosed,
-        f"ls -A / | tr '\\n' ' '; echo; cat {secret}; ls /home /root /run /tmp /work; "
+        f"ls -A / | tr '\\n' ' '; echo; cat {secret}; ls /home /root /run /tmp /srv; "
         "ls /etc | tr '\\n' ' '; cat /etc/shadow; ls /dev | tr '\\n' ' '",
     )
     top = set(said.splitlines()[0].split())

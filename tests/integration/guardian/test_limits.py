@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from launcher import guardian_client
+from launcher.guardian.cgroup import Cgroup
 from launcher.guardian_client import Limits
+from launcher.guardian_order import cgroup_name
 from launcher.state import Cause
 from tests.integration.guardian.ground import Attempt
 
@@ -90,3 +92,13 @@ def test_control_groups_are_gone_after_the_end(attempt: Attempt) -> None:
         assert attempt.processes()[0] not in members
     attempt.end()
     assert not any(Path(path).exists() for path in begun["cgroups"])
+
+
+def test_a_control_group_that_was_never_written_down_is_found_and_removed(attempt: Attempt) -> None:
+    group = Cgroup(cgroup_name(attempt.directory, attempt.key), MEMORY, 50)
+    if not group.directories:
+        pytest.skip("no writable control group here: limits are watched")
+    assert guardian_client.is_empty(attempt.directory, attempt.key)[1] == [
+        f"control group {path}" for path in sorted(group.directories)
+    ]
+    assert guardian_client.purge(attempt.directory, attempt.key) == (True, [])

@@ -1,6 +1,7 @@
 """Limits that are enforced and faults that are ordered."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2 as httpx
 import pytest
@@ -91,6 +92,15 @@ def test_a_dropped_connection_ends_before_or_after_the_work(shared: Place) -> No
     with pytest.raises(httpx.TransportError):
         shared.repo("POST", "/check-runs", json=body)
     assert shared.repo("GET", path).json()["total_count"] == 1
+
+
+def test_too_many_requests_at_once_are_refused(shared: Place) -> None:
+    shared.repo("GET", "")
+    shared.control.limits(concurrent=2)
+    shared.control.fault("delay", seconds=0.5, operation="repos/get", count=3)
+    with ThreadPoolExecutor(3) as pool:
+        codes = list(pool.map(lambda _: shared.repo("GET", "").status_code, range(3)))
+    assert sorted(codes) == [200, 200, 403]
 
 
 def test_a_delay_delays(shared: Place) -> None:

@@ -91,7 +91,7 @@ def test_a_bad_manifest_is_refused_with_the_reason(browser: Browser, wrong: dict
 
 
 def test_what_is_no_manifest_is_refused(browser: Browser) -> None:
-    for text in ("{", "[]", '{"default_events": {}}', '{"default_permissions": ["checks"]}'):
+    for text in ("{", "[]", '{"default_events": {"push": 1}}', '{"default_permissions": ["checks"]}'):
         assert browser.client.post("/settings/apps/new", data={"manifest": text}).status_code == 422
     assert browser.get("/settings/apps/new").status_code == 422
 

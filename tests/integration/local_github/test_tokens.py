@@ -71,7 +71,12 @@ def test_tokens_are_narrowed_to_repositories_and_permissions(place: Place) -> No
     by_name = place.new_token(repositories=["second"])
     assert place.call("GET", f"/repos/{place.owner}/second", token=by_name).status_code == 200
     path = f"/app/installations/{place.installation['id']}/access_tokens"
-    for wrong in ({"repository_ids": [1]}, {"permissions": {"administration": "write"}}, {"repository_ids": []}):
+    for wrong in (
+        {"repository_ids": [1]},
+        {"permissions": {"administration": "write"}},
+        {"permissions": {"checks": []}},
+        {"repository_ids": []},
+    ):
         assert place.as_app("POST", path, json=wrong).status_code == 422
     assert place.as_app("POST", "/app/installations/1/access_tokens").status_code == 404
 

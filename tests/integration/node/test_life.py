@@ -3,6 +3,7 @@
 import os
 import pickle
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,18 @@ from launcher import guardian_client
 from launcher.node import Node
 from launcher.node_types import NodeError
 from launcher.state import Cause
-from tests.integration.node.conftest import CODE, ISOLATIONS, Runner, command_of, log_of, order_of, until
+from tests.integration.node.conftest import (
+    CODE,
+    FILES,
+    ISOLATIONS,
+    Runner,
+    command_of,
+    log_of,
+    needs_sandbox,
+    order_of,
+    packed,
+    until,
+)
 
 KEY = "exp-1-a1-n0"
 
@@ -264,6 +276,28 @@ def test_facts_tell_the_host(node: Node) -> None:
 def test_errors_survive_the_way_to_the_worker() -> None:
     error = pickle.loads(pickle.dumps(NodeError(Cause.DISK_FULL, "no room")))
     assert (error.cause, error.why, str(error)) == (Cause.DISK_FULL, "no room", "disk full: no room")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", 65534, 65534)
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    for root in ("theirs", "link"):
+        with pytest.raises(NodeError, match="belongs to another user"):
+            Node(tmp_path / root, environ={})
+
+
+@needs_sandbox
+@pytest.mark.parametrize("place", ["/var/tmp", "/dev/shm"])
+def test_a_node_may_lie_where_a_sandbox_has_something_of_its_own(place: str) -> None:
+    with tempfile.TemporaryDirectory(dir=place) as root:
+        node = Node(Path(root), environ={})
+        node.put_code(CODE, 0, packed(FILES), True)
+        runner = Runner(node, Path(root))
+        assert runner.printed("python train.py && pip --version | cut -c1-3", "bubblewrap") == "hello\npip\n"
+        node.clean("exp-1-a1-n0")
+        node.close()
 
 
 def test_code_of_another_boot_is_forgotten(runner: Runner, make_node: Callable[..., Node]) -> None:

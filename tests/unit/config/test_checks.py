@@ -115,6 +115,10 @@ def test_a_check_that_cannot_be_judged_is_an_error(text: str) -> None:
     assert {each.line for each in found.problems} == {5}
 
 
+def test_fifteen_decimals_are_the_most() -> None:
+    assert only(checks("onnx:a: {target: 1, aggregate: max, precision: 15}")).checks[0].precision == 15
+
+
 def test_a_custom_metric_is_named_by_a_json_pointer() -> None:
     assert only(checks("custom:a: {target: 1, aggregate: /a/mean}")).checks[0].aggregate == "/a/mean"
 

@@ -124,6 +124,12 @@ def test_a_bare_multinode_is_what_its_second_group_says(group: str, topology: To
     assert kinds(read(text)) == [(2, Severity.WARNING, Kind.SPELLING)]
 
 
+@pytest.mark.parametrize("groups", ["", "parameter-server: {command: b}\nmaster: {command: b}\n"])
+def test_a_bare_multinode_that_the_groups_do_not_tell_is_an_error(groups: str) -> None:
+    text = f"version: 1\ntype: multinode\nworker: {{command: a}}\n{groups}"
+    assert [(each.line, each.kind) for each in read(text).errors] == [(2, Kind.TYPE)]
+
+
 def test_mpi_without_a_master_keeps_its_workers_as_written() -> None:
     text = "version: 1\ntype: multi-mpi\nworker:\n  command: mpirun x\n  count: 4\n"
     assert only(text).specification.groups == (NodeGroup(role=Role.WORKER, count=4, command="mpirun x"),)
@@ -178,6 +184,12 @@ def test_what_is_seen_in_the_wild_is_accepted_with_a_warning(line: str, kind: Ki
     found = read(ONE_NODE + line)
     assert found.ok
     assert (5, Severity.WARNING, kind) in kinds(found)
+
+
+def test_a_group_has_at_most_ten_thousand_nodes() -> None:
+    text = "version: 1\ntype: multi-torch\nworker: {command: a, count: 10000}\n"
+    assert read(text).ok
+    assert read(text.replace("10000", "10001")).errors
 
 
 def test_an_unknown_key_brings_the_nearest_spelling() -> None:

@@ -64,6 +64,8 @@ def test_every_parameter_that_means_something_reaches_the_experiment() -> None:
          "parameterServerCount: 1", Topology.MULTI_GRPC, (Role.WORKER, Role.PARAMETER_SERVER)),
         ("experiment.run_multi_node", "experimentType: MPI, workerCommand: a, workerCount: 2, masterCommand: b, "
          "masterCount: 1", Topology.MULTI_MPI, (Role.MASTER, Role.WORKER)),
+        ("experiment.run_multi_node", "workerCommand: a, workerCount: 2, masterCommand: b, masterCount: 1",
+         Topology.MULTI_MPI, (Role.MASTER, Role.WORKER)),
         ("experiment.run_mpi_multi_node", "workerCommand: a, workerCount: 2, masterCommand: b, masterCount: 1",
          Topology.MULTI_MPI, (Role.MASTER, Role.WORKER)),
         ("experiment.run_torch_multi_node", "workerCommand: a, workerCount: 2", Topology.MULTI_TORCH, (Role.WORKER,)),
@@ -79,6 +81,11 @@ def test_each_command_has_its_groups(command: str, params: str, topology: Topolo
     ("command", "params"),
     [
         ("experiment.run_multi_node", "workerCommand: a, workerCount: 2"),
+        ("experiment.run_torch_multi_node", "workerCommand: a, workerCount: 2, experimentType: MPI"),
+        (
+            "experiment.run_multi_node",
+            "workerCommand: a, workerCount: 2, masterCommand: b, masterCount: 1, experimentType: [MPI]",
+        ),
         ("experiment.run_mpi_multi_node", "workerCommand: a, workerCount: 2"),
         ("experiment.run_single_node", "container: x"),
         ("experiment.run_single_node", "workerCommand: x"),
@@ -271,6 +278,11 @@ def test_variables_that_cannot_be_are_an_error(written: str) -> None:
 )  # fmt: skip
 def test_a_file_without_a_step_has_an_error(text: str) -> None:
     assert read(text).errors
+
+
+def test_a_step_without_parameters_is_an_error() -> None:
+    assert kinds(read(STEP.partition("        params:")[0])) == [(5, Severity.ERROR, Kind.MISSING)]
+    assert read(STEP.partition("          command: python")[0]).errors
 
 
 def test_a_step_without_a_name_has_its_workflows() -> None:

@@ -109,6 +109,14 @@ def test_a_file_that_would_grow_without_end_is_refused_before_it_grows(text: str
     assert problem(text).kind is Kind.LIMIT
 
 
+def test_a_file_of_exactly_the_limit_is_read() -> None:
+    assert read(ONE_NODE.encode() + b"#" * (MAX_BYTES - len(ONE_NODE))).ok
+
+
+def test_a_conflict_on_the_first_line_is_named() -> None:
+    assert "merge conflict" in problem("<<<<<<< HEAD\nversion: 1\n=======\n").message
+
+
 def test_a_key_that_stands_twice_is_named_with_the_line_of_the_first() -> None:
     found = problem(STEP + "          command: other\n")
     assert (found.line, found.column, found.kind) == (9, 11, Kind.DUPLICATE_KEY)

@@ -239,7 +239,10 @@ def test_a_tarball_follows_githubs_redirection_without_the_token(fake: FakeGitHu
     assert list(tmp_path.iterdir()) == [tmp_path / "code.tar.gz"]
 
 
-def test_the_token_does_not_come_back_after_a_detour(fake: FakeGitHub, tmp_path: Path) -> None:
+def test_the_token_does_not_come_back_after_a_detour(
+    fake: FakeGitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.unit.github.fake.complaints", lambda _: [])  # a call without a token is the point here
     fake.on("GET", TARBALL, httpx.Response(302, headers={"location": CODELOAD}))
     fake.on("GET", httpx.URL(CODELOAD).path, httpx.Response(302, headers={"location": f"https://api.example{PATH}"}))
     with pytest.raises(Unauthorized):

@@ -1,0 +1,198 @@
+"""What each event leads to, given what is known."""
+
+import pytest
+
+from ci_bot import config, decide
+from ci_bot.decide import Approve, Commit, EndClaims, Known, Nothing, Read, ReportFine, Start
+from ci_bot.events import MergeGroup, PullRequest, Push, RepositoryRef
+from ci_bot.events.kinds import Sender
+from ci_bot.records import Claim, ClaimKind, Experiment, Wish
+from launcher.state import Progress, State
+
+SHA, OTHER, BASE = "a" * 40, "b" * 40, "c" * 40
+REPOSITORY = RepositoryRef(7, "octo/digits", "main", True, 3)
+MONA = Sender("mona", "User", 1)
+PLAIN = "version: 1\nexperiment: digits\ntype: single\nworker:\n  command: python train.py\n"
+FILTERED = PLAIN + "filters:\n  branches:\n    only: [main, 'release/.*']\n  tags:\n    only: 'v.*'\n"
+BROKEN = "version: 1\nexperiment: digits\ntype: single\nworker:\n  count: 0\n"
+
+
+def known(source: str | None = PLAIN, *, message: str = "Train", ref: str = "refs/heads/main", **more: object) -> Known:
+    read = None
+    if source is not None:
+        parsed = config.parse(source.encode(), path="config.yaml", repository_name="digits", read_params=None)
+        read = Read("config.yaml", source, parsed, SHA)
+    return Known(Commit(SHA, ref, message), read, **more)  # type: ignore[arg-type]
+
+
+def push(ref: str = "refs/heads/main", *, deleted: bool = False) -> Push:
+    sha = "0" * 40 if deleted else SHA
+    return Push(REPOSITORY, ref, BASE, sha, sha, deleted, False, False, "Train", MONA)
+
+
+def pull(action: str = "synchronize", *, fork: bool = False, base: str = "main", head: str = "feature") -> PullRequest:
+    return PullRequest(REPOSITORY, action, 5, SHA, head, 8 if fork else 7, base, BASE, fork, "Longer", False, MONA)
+
+
+def kinds(decisions: list[decide.Decision]) -> list[str]:
+    return [type(decision).__name__ for decision in decisions]
+
+
+def start_in(decisions: list[decide.Decision]) -> Start:
+    return next(decision for decision in decisions if isinstance(decision, Start))
+
+
+def experiment(state: State, *, rerun: int = 0, created_at: float = 0.0, wish: Wish | None = None) -> Experiment:
+    parsed = config.parse(PLAIN.encode(), path="config.yaml", repository_name="digits", read_params=None)
+    return Experiment(
+        id=1, repository_id=7, installation_id=3, full_name="octo/digits", head_sha=SHA, ref="refs/heads/main",
+        name="digits", rerun=rerun, title="Train", specification=parsed.experiments[0].specification,
+        configuration_path="config.yaml", configuration_source=PLAIN, progress=Progress(state), detail={},
+        created_at=created_at, state_at=created_at, wish=wish,
+        ended_at=created_at + 1 if state in {State.STOPPED, State.FAILED, State.CANCELLED} else None,
+    )  # fmt: skip
+
+
+def test_a_push_to_the_default_branch_starts_a_lasting_claim_and_ends_none() -> None:
+    decisions = decide.on_push(push(), known())
+    assert kinds(decisions) == ["ReportFine", "Start"]
+    assert start_in(decisions).claim == Claim(ClaimKind.BRANCH, "refs/heads/main", lasting=True)
+
+
+def test_a_push_to_another_branch_starts_nothing_without_filters_and_supersedes_what_ran() -> None:
+    decisions = decide.on_push(push("refs/heads/feature"), known(ref="refs/heads/feature"))
+    assert kinds(decisions) == ["EndClaims", "ReportFine"]
+    ended = decisions[0]
+    assert isinstance(ended, EndClaims)
+    assert (ended.except_sha, ended.why) == (SHA, "superseded by aaaaaaa")
+
+
+@pytest.mark.parametrize(
+    ("ref", "starts"),
+    [
+        ("refs/heads/main", True),
+        ("refs/heads/release/1", True),
+        ("refs/heads/release", False),
+        ("refs/heads/mainly", False),
+        ("refs/tags/v1", True),
+        ("refs/tags/1", False),
+    ],
+)
+def test_filters_match_branches_and_tags_in_full(ref: str, starts: bool) -> None:
+    assert ("Start" in kinds(decide.on_push(push(ref), known(FILTERED, ref=ref)))) is starts
+
+
+def test_tags_start_nothing_without_a_tag_filter() -> None:
+    assert "Start" not in kinds(decide.on_push(push("refs/tags/v1"), known(ref="refs/tags/v1")))
+
+
+def test_a_deleted_branch_ends_its_claims() -> None:
+    (ended,) = decide.on_push(push("refs/heads/feature", deleted=True), known(None))
+    assert isinstance(ended, EndClaims)
+    assert (ended.except_sha, ended.why) == (None, "branch feature was deleted")
+
+
+def test_a_push_that_the_branch_has_left_behind_does_nothing() -> None:
+    late = known(FILTERED, ref="refs/heads/release/1", current_head=OTHER)
+    assert kinds(decide.on_push(push("refs/heads/release/1"), late)) == ["Nothing"]
+
+
+def test_a_broken_file_is_reported_and_starts_nothing() -> None:
+    assert kinds(decide.on_push(push(), known(BROKEN))) == ["ReportProblems"]
+
+
+def test_no_file_means_nothing_to_do() -> None:
+    assert kinds(decide.on_push(push(), known(None))) == ["Nothing"]
+
+
+@pytest.mark.parametrize("message", ["Docs [skip ci]", "Docs\n\nMore.\n\n\nskip-checks: true"])
+def test_a_commit_that_asks_to_be_skipped_gets_a_neutral_check(message: str) -> None:
+    assert kinds(decide.on_push(push(), known(message=message))) == ["ReportFine", "ReportSkipped"]
+
+
+def test_an_event_that_came_too_late_is_reported_as_missed() -> None:
+    assert kinds(decide.on_push(push(), known(missed=True))) == ["ReportFine", "ReportMissed"]
+
+
+def test_a_pull_request_of_the_same_repository_runs() -> None:
+    decisions = decide.on_pull_request(pull(), known(current_head=SHA))
+    assert kinds(decisions) == ["EndClaims", "ReportFine", "Start"]
+    assert start_in(decisions).claim == Claim(ClaimKind.PULL_REQUEST, "5")
+    assert start_in(decisions).trusted
+
+
+def test_a_pull_request_matches_by_its_base_or_its_head_and_else_says_so() -> None:
+    elsewhere = decide.on_pull_request(pull(base="dev"), known(FILTERED, current_head=SHA))
+    assert kinds(elsewhere) == ["EndClaims", "ReportFine", "ReportNotMatching"]
+    by_head = decide.on_pull_request(pull(base="dev", head="release/2"), known(FILTERED, current_head=SHA))
+    assert "Start" in kinds(by_head)
+
+
+def test_a_fork_waits_for_approval_of_its_exact_commit() -> None:
+    waiting = decide.on_pull_request(pull(fork=True), known(current_head=SHA))
+    assert kinds(waiting) == ["EndClaims", "ReportWaiting"]
+    approved = decide.on_pull_request(pull(fork=True), known(current_head=SHA, approver="mona"))
+    assert not start_in(approved).trusted
+
+
+def test_an_approval_starts_the_forks_commit_untrusted() -> None:
+    decisions = decide.on_approval(SHA, 5, "mona", known())
+    assert isinstance(decisions[0], Approve)
+    assert not start_in(decisions).trusted
+
+
+def test_a_closed_pull_request_ends_its_claims_and_a_stale_event_does_nothing() -> None:
+    assert kinds(decide.on_pull_request(pull("closed"), known(None))) == ["EndClaims"]
+    assert kinds(decide.on_pull_request(pull(), known(current_head=OTHER))) == ["Nothing"]
+
+
+@pytest.mark.parametrize(("base", "outcome"), [("main", "Start"), ("dev", "ReportNotMatching")])
+def test_a_merge_group_is_tested_as_its_base_branch(base: str, outcome: str) -> None:
+    event = MergeGroup(
+        REPOSITORY, "checks_requested", SHA, "refs/heads/gh-readonly-queue/x", f"refs/heads/{base}", BASE, "", MONA
+    )
+    assert kinds(decide.on_merge_group(event, known(FILTERED)))[-1] == outcome
+
+
+def test_a_destroyed_merge_group_ends_its_claim() -> None:
+    event = MergeGroup(REPOSITORY, "destroyed", SHA, "refs/heads/q", "refs/heads/main", BASE, "dequeued", MONA)
+    assert kinds(decide.on_merge_group(event, known(None))) == ["EndClaims"]
+
+
+def test_a_rerun_of_an_ended_experiment_is_the_next_run_of_its_name() -> None:
+    decisions = decide.on_rerun("digits", "mona", known(existing=[experiment(State.FAILED)]), fork=False, now=100)
+    assert start_in(decisions).rerun == 1
+    assert start_in(decisions).claim == Claim(ClaimKind.RERUN, "mona")
+
+
+def test_a_rerun_runs_what_never_ran_whatever_its_filters_and_messages_say() -> None:
+    skipped = known(FILTERED, message="[skip ci]", ref="refs/heads/other")
+    assert start_in(decide.on_rerun(None, "mona", skipped, fork=False, now=100)).rerun == 0
+
+
+def test_a_rerun_of_an_unfinished_experiment_is_refused_with_the_reason() -> None:
+    decisions = decide.on_rerun("digits", "mona", known(existing=[experiment(State.RUNNING)]), fork=False, now=100)
+    assert "Start" not in kinds(decisions)
+    assert any(isinstance(each, Nothing) and "has not ended" in each.why for each in decisions)
+
+
+def test_one_click_that_arrives_twice_counts_once() -> None:
+    again = known(existing=[experiment(State.FAILED, rerun=1, created_at=98)])
+    assert "Start" not in kinds(decide.on_rerun(None, "mona", again, fork=False, now=100))
+
+
+def test_a_rerun_of_a_forks_unapproved_commit_starts_nothing() -> None:
+    assert kinds(decide.on_rerun("digits", "mona", known(), fork=True, now=100)) == ["Nothing"]
+
+
+def test_a_commit_whose_experiment_lost_all_its_claims_is_run_afresh_when_it_is_wanted_again() -> None:
+    start = start_in(decide.on_push(push(), known()))
+    left = experiment(State.CANCELLED, wish=Wish(decide.DESCENT, "superseded", 1.0))
+    by_person = experiment(State.CANCELLED, wish=Wish("mona", "cancelled by mona", 1.0))
+    assert decide.rerun_number(start, left) == 1
+    assert decide.rerun_number(start, by_person) == 0
+    assert decide.rerun_number(start, None) == 0
+
+
+def test_an_older_verdict_on_the_file_is_corrected_where_it_is_fine_now() -> None:
+    assert isinstance(decide.on_push(push(), known())[0], ReportFine)

@@ -66,6 +66,7 @@ def rules(settings: Settings) -> Rules:
         grace_s=settings.grace_s,
         log_max_bytes=settings.log_max_bytes,
         allow_shared_hosts=settings.allow_shared_hosts,
+        fence_s=settings.fence_s,
     )
 
 
@@ -214,9 +215,10 @@ async def _run(
 ) -> int:
     """Run the loops until a signal or until the lease is lost."""
     listener = Listener(settings.data_dir / "nudge.sock", loops.wake)
+    launching = asyncio.create_task(_launch(loops.launch, backend, stop), name="launch")
     tasks = [
+        launching,
         asyncio.create_task(loops.intake.run(stop), name="intake"),
-        asyncio.create_task(_launch(loops.launch, backend, stop), name="launch"),
         asyncio.create_task(loops.recovery.run(stop), name="recovery"),
         asyncio.create_task(_watch_lease(books, stop), name="lease"),
     ]
@@ -226,7 +228,7 @@ async def _run(
         done, _ = await asyncio.wait({*tasks, reporting}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
-        await asyncio.gather(*tasks)
+        await launching  # the others may be waiting for GitHub, and what runs must not wait for that
         if drain.is_set():
             log.info("putting what runs back into the queue")
             await loops.launch.drain(settings.grace_s + 15)

@@ -160,7 +160,7 @@ def doctor() -> None:
     """Check the set-up: settings, database, disk, Ray, isolation, GitHub; say what to do about each problem."""
     from ci_bot.doctor import examine
 
-    raise typer.Exit(asyncio.run(examine(settings())))
+    raise typer.Exit(asyncio.run(examine(os.environ)))
 
 
 if __name__ == "__main__":

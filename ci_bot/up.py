@@ -1,5 +1,6 @@
 """`descent up`: web, worker and a local Ray head, started, watched and ended together; what it starts is on record."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -18,10 +19,12 @@ from typing import Any
 import structlog
 
 from ci_bot.settings import Settings
-from launcher import ray_head
-from launcher.ray_head import Head, HeadOptions
+from launcher import node, ray_head
+from launcher.ray_head import Head, HeadError, HeadOptions
 
 RESTART_MAX_S = 30.0
+HEAD_PAUSE_S = 5.0
+END_S = 10.0
 STEADY_S = 60.0
 """A process that lived so long starts again at once."""
 PR_SET_PDEATHSIG = 1
@@ -98,10 +101,16 @@ class Up:
     services: list[Service] = field(default_factory=list)
     _ending: bool = False
 
+    _next_head_at: float = 0.0
+
     @property
     def url(self) -> str:
         """Where the dashboard is."""
         return f"http://{self.settings.host}:{self.settings.port}"
+
+    @property
+    def _node_directory(self) -> Path:
+        return self.settings.data_dir / "node"
 
     def run(self) -> int:
         """Start, watch until a signal, end."""
@@ -126,6 +135,8 @@ class Up:
         record = self._record()
         if _alive(record.get("up")):
             raise AlreadyUp(f"descent up runs already (pid {record['up']['pid']}) on {record.get('url', '?')}")
+        for name in ("web", "worker"):
+            _end(record.get(name))  # they end with their `up`, but may take a while
         if not self.settings.port:
             self.settings = replace(self.settings, port=free_port(self.settings.host))
         if not self.settings.ray_address:
@@ -145,16 +156,23 @@ class Up:
     def watch(self) -> None:
         """Start again what died."""
         environment = self._child_environment()
-        if self.head and not ray_head.is_alive(self.head):
-            log.error("ray's head died; a new one is started")
-            ray_head.stop(self.head)
-            self.head = self._new_head()
-            self._write_record()
+        if self.head and not ray_head.is_alive(self.head) and time.monotonic() >= self._next_head_at:
+            self._replace_head(self.head)
         pids = [service.process.pid if service.process else 0 for service in self.services]
         for service in self.services:
             service.watch(environment)
         if pids != [service.process.pid if service.process else 0 for service in self.services]:
             self._write_record()
+
+    def _replace_head(self, dead: Head) -> None:
+        log.error("ray's head died; a new one is started")
+        try:
+            ray_head.stop(dead)
+            self.head = self._new_head()
+        except HeadError as error:
+            log.error("ray's head could not be started; it is tried again", why=str(error), in_s=HEAD_PAUSE_S)
+            self._next_head_at = time.monotonic() + HEAD_PAUSE_S
+        self._write_record()
 
     def stop(self) -> None:
         """No new admissions; what runs goes back into the queue at no cost; the head ends last."""
@@ -164,6 +182,7 @@ class Up:
             service.end(signal.SIGINT if drains else signal.SIGTERM, grace_s if drains else 10.0)
         if self.head:
             ray_head.stop(self.head)
+            node.leave(self._node_directory, self.settings.grace_s)  # what a worker that was not there did not end
         (self.settings.data_dir / "up.json").unlink(missing_ok=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -204,7 +223,7 @@ class Up:
         token_path = self.settings.data_dir / "ray-token"
         if not token_path.exists():
             write_secret(token_path, secrets.token_hex(32))
-        environment = {**self.environment, "NODE_DIR": str(self.settings.data_dir / "node")}
+        environment = {**self.environment, "NODE_DIR": str(self._node_directory)}
         return ray_head.start(environment, token_path, self.options, begun=self._begun)
 
     def _begun(self, head: Head) -> None:
@@ -263,3 +282,14 @@ def _start_ticks(pid: int) -> int:
 
 def _alive(identity: dict[str, int] | None) -> bool:
     return bool(identity) and identity is not None and _start_ticks(identity["pid"]) == identity["started"]
+
+
+def _end(identity: dict[str, int] | None) -> None:
+    """End a process of an earlier run, if it still lives."""
+    give_up_at = time.monotonic() + END_S
+    number = signal.SIGTERM
+    while identity is not None and _alive(identity):
+        number = signal.SIGKILL if time.monotonic() > give_up_at else number
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(identity["pid"], number)
+        time.sleep(0.05)

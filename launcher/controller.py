@@ -1,6 +1,7 @@
 """Drives one attempt: reserve, prepare, connect, run, tear down; every step may be taken again after any crash."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -19,6 +20,8 @@ PLACEMENT_S = 30.0
 PROVISIONING_S = 900.0
 NETWORK_S = 120.0
 TEARDOWN_S = 300.0
+STOP_S = 30.0
+"""What a tree may take to end after its grace; then it is asked again."""
 NODE_LOST_S = 15.0
 """How long a node may be silent before its attempt ends."""
 LEASE_S = 15.0
@@ -84,6 +87,8 @@ class Rules:
     grace_s: float = 10
     log_max_bytes: int = 1 << 30
     allow_shared_hosts: bool = False
+    fence_s: float = 120
+    """After that much silence of the head an agent ends what it runs."""
 
 
 @dataclass
@@ -168,11 +173,16 @@ class Drive:
             self.attempt.experiment_id, self.progress, signal, cause, detail=detail, held=self.held
         )
 
+    @property
+    def _group(self) -> str:
+        """The attempt's reservation: known before it is made, so that it can be removed whatever was recorded."""
+        return f"exp-{self.attempt.experiment_id}-a{self.progress.attempt}"
+
     # --- PROVISIONING ---
 
     async def _provision(self) -> Signal:
         """Reserve the gang, then make code and environment ready on every node."""
-        group = f"exp-{self.attempt.experiment_id}-a{self.progress.attempt}"
+        group = self._group
         placed = await self._place(group)
         if placed is None:
             await self.backend.release(group)
@@ -297,6 +307,8 @@ class Drive:
         while True:
             status = await self._status(node)
             if status.phase == "ended" and status.exit:
+                if status.exit.detail.get("stopped"):  # not by us: we stop nothing before NETWORK_TEARDOWN
+                    raise Ended(Cause.NODE_LOST, node=node.host, why="it was cut off and ended what it ran")
                 raise Ended(status.exit.cause, node=node.host, **status.exit.told())
             if status.phase == "lost":
                 raise Ended(Cause.GUARDIAN_LOST, node=node.host)
@@ -304,6 +316,9 @@ class Drive:
                 raise Ended(Cause.NODE_LOST, node=node.host, why="it does not know the attempt any more")
             reservation = await self._answered(lambda: self.backend.reservation(self.held.group))
             if reservation.state in {"lost", "absent"}:
+                capacity = await self._answered(self.backend.capacity)
+                if capacity.cluster_id != self.held.cluster_id:
+                    raise Ended(Cause.HEAD_LOST, why="another one took its place")
                 raise Ended(Cause.RESERVATION_LOST, why=reservation.why or reservation.state)
             try:
                 seen = await agent.watch(seen, 2.0)
@@ -338,14 +353,10 @@ class Drive:
             try:
                 await self._clear(node)
             except Ended as end:
-                if end.cause is Cause.NOT_PROVEN_CLEAN:
-                    await self.journal.quarantine(node.host, str(end.detail["why"]))
-                    await self._end_in_teardown(end)
-                    return
-                if self.progress.intended is State.STOPPED:
-                    await self._end_in_teardown(end)
-        if self.held.group:
-            await self._released()
+                await self.journal.quarantine(node.host, str(end.detail["why"]))
+                await self._end_in_teardown(end)
+                return
+        await self._released(self._group)
         wished = self._interruption.done() and self._interruption.result().cause is Cause.WISHED
         if wished and self.progress.intended is State.PENDING:
             await self._end_in_teardown(self._interruption.result())
@@ -357,45 +368,73 @@ class Drive:
         await self._record(Signal.ENDED, end.cause, detail=end.detail)
 
     async def _clear(self, node: HeldNode) -> None:
+        """Have a node proven clean; that something could not be kept is on record before the node forgets it.
+
+        Raises:
+            Ended: it is not proven clean.
+        """
+        try:
+            await self._prove(node, keeping=True)
+        except Ended as end:
+            if end.cause is not Cause.ARTIFACTS_NOT_STORED:
+                raise
+            if self.progress.intended is State.STOPPED:
+                await self._end_in_teardown(end)
+            await self._prove(node, keeping=False)
+
+    async def _prove(self, node: HeldNode, *, keeping: bool) -> None:
         """Stop what runs there, store log and artifacts, and have the node prove that nothing is left.
 
-        A node that is gone is waited for until its guardians' lease and the grace have passed: then nothing of the
-        attempt can run any more. One that answers but is not clean by the deadline is not proven.
+        A node that the cluster has lost is waited for until its agent's fence, its guardians' lease and the grace have
+        passed: then nothing of the attempt can run any more. That *we* hear nothing proves nothing.
         """
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + TEARDOWN_S
-        silent_since: float | None = None
+        fence_s = self.rules.fence_s + LEASE_S + self.rules.grace_s + 1
+        gone_since: float | None = None
         left: list[str] = []
         while loop.time() < give_up_at:
-            agent = await self._agent_for(node)
-            if agent is not None:
-                try:
-                    left = await self._clear_with(agent, node)
+            try:
+                agent = await self._agent_for(node)
+                if agent is not None:
+                    gone_since = None
+                    left = await self._clear_with(agent, node, keeping=keeping)
                     if not left:
                         return
-                    silent_since = None
-                except BackendError:
-                    agent = None
-            if agent is None:
-                silent_since = silent_since if silent_since is not None else loop.time()
-                if loop.time() - silent_since > LEASE_S + self.rules.grace_s + 1:
-                    return  # fenced: its guardians have ended everything by themselves
+                elif gone_since is None:
+                    gone_since = loop.time()
+            except BackendError as error:
+                left, gone_since = [f"it does not answer ({error})"], None
+            fenced = gone_since is not None and loop.time() - gone_since > fence_s
+            if fenced and keeping and self.progress.intended is State.STOPPED:
+                raise Ended(Cause.ARTIFACTS_NOT_STORED, why=f"{node.host} left the cluster with them")
+            if fenced:
+                return
             await asyncio.sleep(POLL_S)
-        raise Ended(Cause.NOT_PROVEN_CLEAN, node=node.host, why=", ".join(left) or "it did not answer in time")
+        raise Ended(Cause.NOT_PROVEN_CLEAN, node=node.host, why=", ".join(left) or "it left the cluster")
 
-    async def _clear_with(self, agent: AgentClient, node: HeldNode) -> list[str]:
+    async def _clear_with(self, agent: AgentClient, node: HeldNode, *, keeping: bool) -> list[str]:
         status = (await agent.status([node.key]))[node.key]
         if status.phase == "running":
             await agent.stop(node.key, self.rules.grace_s)
+            give_up_at = asyncio.get_running_loop().time() + self.rules.grace_s + STOP_S
             seen = 0
             while status.phase == "running":
+                if asyncio.get_running_loop().time() > give_up_at:
+                    return ["its command, which does not end"]
                 seen = await agent.watch(seen, 1.0)
                 status = (await agent.status([node.key]))[node.key]
-        if status.phase in {"ended", "lost"}:
-            await self._pull_rest(agent, node)
-            await self._store_artifacts(agent, node)
+        if keeping and status.phase in {"ended", "lost"}:
+            await self._keep_what_it_left(agent, node)
         clean = await agent.clean(node.key)
         return [] if clean.empty else list(clean.left)
+
+    async def _keep_what_it_left(self, agent: AgentClient, node: HeldNode) -> None:
+        try:
+            await self._pull_rest(agent, node)
+            await self._store_artifacts(agent, node)
+        except (OSError, NodeError) as error:
+            raise Ended(Cause.ARTIFACTS_NOT_STORED, why=str(error)) from error
 
     async def _pull_rest(self, agent: AgentClient, node: HeldNode) -> None:
         log = self.keep.log(self.attempt.experiment_id, self.progress.attempt, self.rules.log_max_bytes)
@@ -407,45 +446,32 @@ class Drive:
 
     async def _store_artifacts(self, agent: AgentClient, node: HeldNode) -> None:
         store = self.keep.artifacts(self.attempt.experiment_id, self.progress.attempt)
-        try:
-            for artifact in await agent.artifacts(node.key):
-                with store.receive(artifact.path, artifact.size) as file:
-                    while file.offset < artifact.size:
-                        data = await agent.read_artifact(node.key, artifact.path, file.offset, CHUNK_BYTES)
-                        if not data:
-                            break
-                        await asyncio.to_thread(file.write, data)
-        except (OSError, NodeError) as error:
-            raise Ended(Cause.ARTIFACTS_NOT_STORED, why=str(error)) from error
+        for artifact in await agent.artifacts(node.key):
+            with store.receive(artifact.path, artifact.size) as file:
+                while file.offset < artifact.size:
+                    data = await agent.read_artifact(node.key, artifact.path, file.offset, CHUNK_BYTES)
+                    if not data:
+                        break
+                    await asyncio.to_thread(file.write, data)
 
     async def _agent_for(self, node: HeldNode) -> AgentClient | None:
-        """The agent that now serves the host: the node's own, or its successor's after a restart of Ray there."""
-        try:
-            capacity = await self.backend.capacity()
-        except BackendError:
-            return None
-        alive = [each for each in capacity.nodes if each.alive]
-        for each in alive:
-            if each.node_id == node.node_id:
-                return self.backend.agent(each.node_id)
-        for each in alive:
-            if each.host == node.host:
-                return self.backend.agent(each.node_id)
-        return None
+        """The agent that now serves the host: the node's own, or its successor's after a restart of Ray there.
 
-    async def _released(self) -> None:
-        while True:
-            try:
-                await self.backend.release(self.held.group)
+        None where the cluster says that it has no such host.
+        """
+        alive = (await self.backend.capacity()).alive
+        found = next((each for each in alive if each.node_id == node.node_id), None)
+        found = found or next((each for each in alive if each.host == node.host), None)
+        return self.backend.agent(found.node_id) if found else None
+
+    async def _released(self, group: str) -> None:
+        """Give the group back; one that can't be reached now is swept away later."""
+        give_up_at = asyncio.get_running_loop().time() + TEARDOWN_S
+        while asyncio.get_running_loop().time() < give_up_at:
+            with contextlib.suppress(BackendError):
+                await self.backend.release(group)
                 return
-            except BackendError:
-                capacity = None
-                try:
-                    capacity = await self.backend.capacity()
-                except BackendError:
-                    await asyncio.sleep(POLL_S)
-                if capacity and capacity.cluster_id != self.held.cluster_id:
-                    return  # the group went with its cluster
+            await asyncio.sleep(POLL_S)
 
     # --- asking nodes ---
 
@@ -466,26 +492,28 @@ class Drive:
     async def _reach(self, node: HeldNode, call: Callable[[], Awaitable[T]]) -> T:
         """The call's answer; an agent that restarts gets NODE_LOST_S to come back."""
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + NODE_LOST_S
+        silent_since: float | None = None
         while True:
             try:
                 return await call()
             except NodeError as error:
                 raise Ended(error.cause, node=node.host, why=error.why) from error
             except BackendError as error:
-                if loop.time() > give_up_at:
+                silent_since = loop.time() if silent_since is None else silent_since
+                if loop.time() - silent_since > NODE_LOST_S:
                     raise Ended(Cause.NODE_LOST, node=node.host, why=str(error)) from error
             await asyncio.sleep(POLL_S)
 
     async def _answered(self, call: Callable[[], Awaitable[T]]) -> T:
         """The cluster's answer; Ended when its head does not answer for NODE_LOST_S."""
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + NODE_LOST_S
+        silent_since: float | None = None
         while True:
             try:
                 return await call()
             except BackendError as error:
-                if loop.time() > give_up_at:
+                silent_since = loop.time() if silent_since is None else silent_since
+                if loop.time() - silent_since > NODE_LOST_S:
                     raise Ended(Cause.HEAD_LOST, why=str(error)) from error
             await asyncio.sleep(POLL_S)
 

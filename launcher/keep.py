@@ -58,7 +58,7 @@ class ArtifactStore:
         """A file that appears under its name once it is whole; one that is here already is not written again.
 
         Raises:
-            OSError: the disk refused, or the path leads out of the directory.
+            OSError: the disk refused, it ended before its size, or the path leads out of the directory.
         """
         target = self.locate(path)
         if target.is_file() and target.stat().st_size == size:
@@ -66,12 +66,18 @@ class ArtifactStore:
                 yield Receiving(nowhere, offset=size)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name[:200] + ".part")
-        with part.open("wb") as file:
-            yield Receiving(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
+        part = self.directory.with_name(f"{self.directory.name}.part")  # beside what is kept: it is nobody's artifact
+        try:
+            with part.open("wb") as file:
+                receiving = Receiving(file)
+                yield receiving
+                if receiving.offset != size:
+                    raise OSError(f"{path!r} ended after {receiving.offset} of {size} bytes")
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
 
     def locate(self, path: str) -> Path:
         """Where a file of this path lies.

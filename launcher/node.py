@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -341,6 +341,19 @@ def _own(root: Path) -> None:
     if {os.lstat(root).st_uid, os.stat(root).st_uid} != {os.geteuid()}:
         raise NodeError(Cause.PREPARATION_FAILED, f"{root} belongs to another user; set NODE_DIR to one of your own")
     root.chmod(0o700)
+
+
+def leave(root: Path, grace_s: float) -> None:
+    """End every attempt below a node's directory, whose agent has ended for good; the records of it stay."""
+    guarded = [path for path in (root / "attempts").glob("*") if guardian_client.exit_of(path) is None]
+    for attempt in guarded:
+        with suppress(GuardianError):
+            guardian_client.stop(attempt, grace_s)
+    until = time.monotonic() + grace_s + FAREWELL_S
+    while time.monotonic() < until and any(guardian_client.exit_of(attempt) is None for attempt in guarded):
+        time.sleep(0.05)
+    for attempt in guarded:
+        guardian_client.purge(attempt, attempt.name)
 
 
 def _name(text: str) -> str:

@@ -56,6 +56,7 @@ class OpenApi:
     def __init__(self, description: Mapping[str, Any]) -> None:
         self._paths = description["paths"]
         self._components = description["components"]
+        self._judges: dict[int, Draft202012Validator] = {}
         resource = Resource.from_contents({"components": converted(self._components)}, DRAFT202012)
         self._registry: Registry = Registry().with_resource(ROOT, resource)
         self.operations = {
@@ -65,7 +66,11 @@ class OpenApi:
         }
 
     def _validate(self, schema: Any, value: Any, where: str) -> list[str]:
-        judge = Draft202012Validator(converted(schema), registry=self._registry, format_checker=_FORMATS)
+        # keyed by identity: the schemas live as long as the description does
+        judge = self._judges.get(id(schema))
+        if judge is None:
+            judge = Draft202012Validator(converted(schema), registry=self._registry, format_checker=_FORMATS)
+            self._judges[id(schema)] = judge
         return [
             f"{where}{''.join(f'/{part}' for part in error.absolute_path)}: {_first(error)}"
             for error in judge.iter_errors(value)

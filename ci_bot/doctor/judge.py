@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ci_bot.doctor.findings import Finding, ok, problem, warning
@@ -16,6 +17,14 @@ SKEW_S = 60.0
 """GitHub refuses a JWT that begins in its future; ours begin a minute in our past."""
 SHARED = frozenset({"nfs", "nfs4", "cifs", "smb3", "ceph", "lustre", "glusterfs", "fuse.glusterfs", "9p", "beegfs"})
 """File systems of several hosts, on which SQLite's write-ahead log does not work."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What app.yml asks of GitHub."""
+
+    permissions: Mapping[str, str]
+    events: tuple[str, ...]
 
 
 def mode(what: str, path: str, found: int, wanted: int) -> Finding | None:
@@ -72,7 +81,9 @@ def node(facts: NodeFacts, setting: str) -> list[Finding]:
     what = f"node {facts.host}"
     enclosed = facts.isolation == "bubblewrap"
     if enclosed or setting == "none":
-        found = [ok(what, f"its agent answers; isolation: {facts.isolation if enclosed else 'none, as ISOLATION says'}")]
+        found = [
+            ok(what, f"its agent answers; isolation: {facts.isolation if enclosed else 'none, as ISOLATION says'}")
+        ]
     else:
         text = f"commands can't be enclosed there: {facts.isolation_why}"
         found = [problem(what, text, "no experiment can start on it")]
@@ -91,15 +102,13 @@ def skew(ours: float, theirs: float) -> Finding:
     return ok("clock", "this host's clock agrees with GitHub's")
 
 
-def permissions(app: App, manifest: Mapping[str, object]) -> list[Finding]:
+def permissions(app: App, manifest: Manifest) -> list[Finding]:
     """What the App may do and hears of, compared with app.yml."""
-    wanted = {str(name): str(level) for name, level in dict(manifest["default_permissions"]).items()}  # type: ignore[call-overload]
-    events = [str(event) for event in manifest["default_events"]]  # type: ignore[attr-defined]
     settings = f"change it under Permissions & events of the App, {app.html_url}"
     found = []
     for kind, has, needs in (
-        ("permissions", app.permissions, wanted),
-        ("events", dict.fromkeys(app.events, "read"), dict.fromkeys(events, "read")),
+        ("permissions", app.permissions, manifest.permissions),
+        ("events", dict.fromkeys(app.events, "read"), dict.fromkeys(manifest.events, "read")),
     ):
         lacking = _lacking(has, needs)
         more = sorted(name for name in has if _rank(has[name]) > _rank(needs.get(name)) and name != "metadata")
@@ -112,14 +121,13 @@ def permissions(app: App, manifest: Mapping[str, object]) -> list[Finding]:
     return found
 
 
-def installations(found: Sequence[Installation], app: App, manifest: Mapping[str, object]) -> list[Finding]:
+def installations(found: Sequence[Installation], app: App, manifest: Manifest) -> list[Finding]:
     """Where the App is installed, and what those accounts granted."""
     if not found:
         return [warning("installation", "the App is installed nowhere", f"install it: {app.html_url}")]
-    wanted = {str(name): str(level) for name, level in dict(manifest["default_permissions"]).items()}  # type: ignore[call-overload]
     findings = []
     for each in found:
-        lacking = _lacking(each.permissions, wanted)
+        lacking = _lacking(each.permissions, manifest.permissions)
         if each.suspended:
             todo = "its owner can end that in the settings of the installation"
             findings.append(warning("installation", f"{each.account} has suspended it", todo))

@@ -109,7 +109,7 @@ def _verdict(hub: Hub, repository: Repository, sha: str) -> str | None:
 async def _index(hub: Hub, request: Request) -> Response:
     viewer = signed_in(hub, request)
     seen = [each for each in list(hub.world.repositories.values()) if each.role_of(viewer) is not None]
-    return page(hub, request, "index.html", {"repositories": seen, "apps": list(hub.list(world.apps.values()))})
+    return page(hub, request, "index.html", {"repositories": seen, "apps": list(hub.world.apps.values())})
 
 
 def _overview(hub: Hub, repository: Repository) -> Json:

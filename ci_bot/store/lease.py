@@ -1,12 +1,12 @@
 """Leases: who may act now. The epoch goes up with every takeover and fences off whoever was before."""
 
-from sqlalchemy import Engine, case, update
+from sqlalchemy import Connection, Engine, case, select, update
 
 from ci_bot.store.deliveries import changed
 from ci_bot.store.engine import WORKER_LEASE, begin
 from ci_bot.store.tables import insert, lease
 
-__all__ = ["WORKER_LEASE", "acquire", "release", "renew"]
+__all__ = ["WORKER_LEASE", "acquire", "holder", "release", "renew"]
 
 
 def acquire(engine: Engine, name: str, holder: str, now: float, ttl_s: float) -> int | None:
@@ -51,3 +51,9 @@ def release(engine: Engine, name: str, holder: str, epoch: int) -> bool:
         mine = (lease.c.name == name) & (lease.c.holder == holder) & (lease.c.epoch == epoch)
         released = update(lease).where(mine).values(holder="", epoch=lease.c.epoch + 1, expires_at=0.0)
         return changed(connection, released) == 1
+
+
+def holder(connection: Connection, name: str) -> tuple[str, float]:
+    """Who has it and until when; nobody ("") when it was never taken or was given back."""
+    row = connection.execute(select(lease.c.holder, lease.c.expires_at).where(lease.c.name == name)).one_or_none()
+    return ("", 0.0) if row is None else (row.holder, row.expires_at)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from ci_bot.store import lease
 from ci_bot.store.engine import WORKER_LEASE, begin, reading
@@ -77,7 +78,7 @@ class Books:
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_S):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, SQLAlchemyError):  # busy or away for now; the next round tries again
                 if not lease.renew(self.engine, WORKER_LEASE, self.holder, self.epoch, time.time(), LEASE_TTL_S):
                     self.lost.set()
                     return

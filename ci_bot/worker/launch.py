@@ -104,6 +104,8 @@ class Launch:
                 await self.step()
             except BackendError as error:
                 log.warning("ray does not answer", why=str(error))
+            except Superseded as moved:
+                log.info("a row moved during the pass", why=str(moved))
             self.wake.clear()
             waiters = [asyncio.ensure_future(self.wake.wait()), asyncio.ensure_future(stop.wait())]
             await asyncio.wait(waiters, timeout=PASS_S, return_when=asyncio.FIRST_COMPLETED)
@@ -112,8 +114,8 @@ class Launch:
 
     async def step(self) -> None:
         """One pass."""
+        self._collect()  # first: a row that is read before its drive ended would be driven again from an old state
         unfinished = await self.books.read(experiments.unfinished)
-        self._collect()
         for experiment in unfinished:
             await self._judge(experiment)
         waiting = [e for e in unfinished if e.state is State.PENDING and not e.wish]

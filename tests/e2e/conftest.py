@@ -1,5 +1,6 @@
 """One stack for all tests that leave it whole, in a network of its own where that can be had."""
 
+import zlib
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -7,6 +8,15 @@ import pytest
 
 from tests.e2e.stack import Repo, Stack, stack_in
 from tests.namespace import Network, aside
+from tests.openapi import DESCRIPTION, openapi
+
+MACHINES = """
+default: {cpus: 1}
+small: {cpus: 1, memory: 0.25, disk: 0.25}
+P4000: {cpus: 1, gpus: 1}
+A100x2: {cpus: 1, gpus: 2}
+V100x16: {cpus: 1, gpus: 16}
+"""
 
 
 @pytest.fixture(scope="session")
@@ -21,9 +31,14 @@ def running(network: Network | None, tmp_path_factory: pytest.TempPathFactory) -
     """A stack that is up."""
     root = tmp_path_factory.mktemp("stack")
     root.chmod(0o755)
-    with network.entered() if network else nullcontext(), stack_in(root) as stack:
+    (root / "machines.yaml").write_text(MACHINES)
+    with network.entered() if network else nullcontext(), stack_in(root, MACHINES=str(root / "machines.yaml")) as stack:
         stack.start()
         yield stack
+        if DESCRIPTION.exists():
+            assert (
+                openapi().log(stack.control.requests()) == []
+            )  # every call of a whole session, as GitHub describes it
 
 
 @pytest.fixture
@@ -36,5 +51,5 @@ def stack(running: Stack) -> Iterator[Stack]:
 @pytest.fixture
 def repo(stack: Stack, request: pytest.FixtureRequest) -> Repo:
     """A repository of the test's own."""
-    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name)[:60].strip("-").lower()
-    return stack.repository(name)
+    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name).lower()
+    return stack.repository(f"{name[:40]}-{zlib.crc32(name.encode()):08x}")

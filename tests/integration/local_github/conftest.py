@@ -265,10 +265,10 @@ def shared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(autouse=True)
 def judged(server: Server) -> Iterator[None]:
     """Every answer of the API is as GitHub describes it, in every test."""
-    before = max([entry["id"] for entry in server.control.requests()], default=0)
+    before = max([entry["id"] for entry in server.hub.journal.since(0)], default=0)
     yield
     server.control.clear_faults()
     server.control.limits()
     server.clock.ahead_s = 0.0
     if DESCRIPTION.exists():
-        assert openapi().log(server.control.requests(before), anonymous=True) == []
+        assert openapi().log(server.hub.journal.since(before), anonymous=True) == []

@@ -1,0 +1,71 @@
+"""The Ray cluster: reached as the worker reaches it, its nodes and what their agents say of them."""
+
+import stat
+from collections.abc import Mapping
+
+from ci_bot.app import cluster
+from ci_bot.doctor import judge
+from ci_bot.doctor.findings import Finding, ok, problem, told, warning
+from ci_bot.report.amounts import plural, resources
+from ci_bot.settings import Settings
+from launcher.backend import BackendError, Capacity
+from launcher.node_types import NodeError
+from launcher.ray_backend import Connection, RayBackend
+
+REACH_S = 30.0
+SHOWN = ("CPU", "GPU", "memory")
+
+
+async def ray(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
+    """Is the cluster there, and can its nodes run experiments?
+
+    Agents are made with FENCE_S, STORAGE_DIR and this version's code, and one that was made otherwise gives way; so an
+    examination must see the same settings as the worker does.
+    """
+    connection = cluster(settings, environ)
+    if connection is None:
+        return [warning("ray", "there is no Ray head", "`descent up` starts one; for your own cluster set RAY_ADDRESS")]
+    found = token(connection)
+    backend = RayBackend(
+        lambda: connection, environment=environ, fence_s=settings.fence_s, storage_dir=settings.storage_dir
+    )
+    try:
+        await backend.connect(REACH_S)
+        capacity = await backend.capacity()
+        found.append(ok("ray", f"{connection.address} answers: {words(capacity)}"))
+        found += [finding for node in capacity.alive for finding in await _node(backend, node.node_id, settings)]
+    except BackendError as error:
+        todo = "is its head up, is RAY_ADDRESS its host:port, is the token the cluster's?"
+        found.append(problem("ray", f"{connection.address}: {error}", todo))
+    finally:
+        await backend.close()
+    if settings.ray_address:
+        # Nothing of Ray's shows the settings that a node was started with.
+        found.append(ok("ray", "its nodes should have been started with the settings of docs/operating.md"))
+    return found
+
+
+def token(connection: Connection) -> list[Finding]:
+    """The file with the cluster's token is there, and only ours to read."""
+    path = connection.token_path
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        text = f"the token file {path} can't be read: {error.strerror}"
+        return [problem("ray", text, "set RAY_AUTH_TOKEN_PATH to a file with the cluster's token")]
+    finding = judge.mode("ray", str(path), mode, 0o600)
+    return [finding] if finding else []
+
+
+def words(capacity: Capacity) -> str:
+    """A cluster in a few words."""
+    total = {name: sum(node.total.get(name, 0.0) for node in capacity.alive) for name in SHOWN}
+    have = resources({name: amount for name, amount in total.items() if amount})
+    return f"{plural(len(capacity.alive), 'node')} with {have}"
+
+
+async def _node(backend: RayBackend, node_id: str, settings: Settings) -> list[Finding]:
+    try:
+        return judge.node(await backend.agent(node_id).facts(), settings.isolation)
+    except (BackendError, NodeError) as error:
+        return [problem(f"node {node_id[:8]}", f"its agent does not answer: {told(error)}", "see Ray's log there")]

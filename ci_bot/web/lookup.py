@@ -1,0 +1,81 @@
+"""Experiments by their address, for who may see them; whatever may not be seen looks as if it did not exist."""
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from ci_bot.records import Experiment, Repository
+from ci_bot.store import experiments, repositories
+from ci_bot.web.rights import Viewer
+from ci_bot.web.room import place_of, room_of, viewer_of
+
+NOT_FOUND = "There is no such experiment, or it is not yours to see."
+PAGE_ROWS = 50
+MOST_ROWS = 1000
+"""How many experiments are looked at for one page, when most are of repositories that the viewer can't read."""
+
+
+async def readable_experiment(request: Request) -> Experiment:
+    """The experiment of the address.
+
+    Raises:
+        HTTPException: 404, there is none that this viewer may read.
+    """
+    room, experiment_id = room_of(request), int(request.path_params["id"])
+    if experiment_id >= 2**63:
+        raise HTTPException(404, NOT_FOUND)
+    experiment = await room.read(lambda connection: experiments.get(connection, experiment_id))
+    if experiment is None:
+        raise HTTPException(404, NOT_FOUND)
+    repository = await room.read(lambda connection: place_of(connection, experiment))
+    if not await viewer_of(request).may_read(repository):
+        raise HTTPException(404, NOT_FOUND)
+    return experiment
+
+
+async def writable_repository(request: Request, experiment: Experiment) -> Repository:
+    """The experiment's repository, for who may act in it.
+
+    Raises:
+        HTTPException: 403, GitHub gives this person no write permission.
+    """
+    room, viewer = room_of(request), viewer_of(request)
+    repository = await room.read(lambda connection: place_of(connection, experiment))
+    if not await viewer.may_write(repository):
+        raise HTTPException(403, f"{viewer.name} may not: that needs write permission in {repository.full_name}.")
+    return repository
+
+
+async def readable_repositories(request: Request) -> list[Repository]:
+    """Those that this viewer may read, by name."""
+    room, viewer = room_of(request), viewer_of(request)
+    return [each for each in await room.read(repositories.present) if await viewer.may_read(each)]
+
+
+async def readable_page(
+    request: Request, *, wanted: "Wanted", rows: int = PAGE_ROWS
+) -> tuple[list[Experiment], bool]:
+    """The newest experiments that this viewer may read, and whether there are more."""
+    room, viewer = room_of(request), viewer_of(request)
+    found: list[Experiment] = []
+    before, looked = wanted.before, 0
+    while looked < MOST_ROWS:
+        batch = await room.read(
+            lambda c: experiments.listed(
+                c, repository_ids=wanted.repository_ids, states=wanted.states, before=before, limit=rows + 1
+            )
+        )
+        for experiment in batch:
+            if await may_read(request, viewer, experiment):
+                found.append(experiment)
+                if len(found) > rows:
+                    return found[:rows], True
+        if len(batch) <= rows:
+            return found, False
+        before, looked = batch[-1].id, looked + len(batch)
+    return found, True
+
+
+async def may_read(request: Request, viewer: Viewer, experiment: Experiment) -> bool:
+    """Whether this viewer may see it."""
+    repository = await room_of(request).read(lambda connection: place_of(connection, experiment))
+    return await viewer.may_read(repository)

@@ -75,7 +75,7 @@ def demo(
 @app.command()
 def up() -> None:
     """Start web, worker and, without RAY_ADDRESS, a local Ray head; end them with Ctrl-C."""
-    from ci_bot.up import AlreadyUp, Up
+    from ci_bot.up import AlreadyUp, NotIsolated, Up
     from ci_bot.web.key import invitation
 
     read = settings()
@@ -85,7 +85,7 @@ def up() -> None:
 
     try:
         code = Up(read, os.environ, announce).run()
-    except (AlreadyUp, TimeoutError) as error:
+    except (AlreadyUp, NotIsolated, TimeoutError) as error:
         code = refuse(str(error))
     raise typer.Exit(code)
 
@@ -104,6 +104,20 @@ def worker() -> None:
     from ci_bot.app import work
 
     raise typer.Exit(asyncio.run(work(settings(), os.environ)))
+
+
+@app.command()
+def run(
+    repository: Annotated[Path, typer.Argument(metavar="[REPO]", help="A local git repository.")] = Path(),
+    ref: Annotated[str | None, typer.Option("--ref", metavar="SHA", help="A commit; without, HEAD.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would start where, and start nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One object a line for each transition.")] = False,
+) -> None:
+    """Run the experiments of a commit of a local repository, without GitHub; artifacts are copied to here."""
+    from ci_bot.run import Options
+    from ci_bot.run import run as run_here
+
+    raise typer.Exit(run_here(Options(repository, ref, plan, as_json), os.environ))
 
 
 @app.command()

@@ -35,6 +35,10 @@ class AlreadyUp(Exception):
     """Another `up` serves this DATA_DIR."""
 
 
+class NotIsolated(Exception):
+    """Commands of repositories can't be enclosed on this host, and nobody said that they need not be."""
+
+
 @dataclass
 class Service:
     """A process of ours that is started again when it dies."""
@@ -130,6 +134,7 @@ class Up:
 
         Raises:
             AlreadyUp: another `up` serves this directory.
+            NotIsolated: the local node could not enclose what it runs.
         """
         self.settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         record = self._record()
@@ -137,6 +142,8 @@ class Up:
             raise AlreadyUp(f"descent up runs already (pid {record['up']['pid']}) on {record.get('url', '?')}")
         for name in ("web", "worker"):
             _end(record.get(name))  # they end with their `up`, but may take a while
+        if not self.settings.ray_address:
+            self._require_isolation()
         if not self.settings.port:
             self.settings = replace(self.settings, port=free_port(self.settings.host))
         if not self.settings.ray_address:
@@ -184,6 +191,17 @@ class Up:
             ray_head.stop(self.head)
             node.leave(self._node_directory, self.settings.grace_s)  # what a worker that was not there did not end
         (self.settings.data_dir / "up.json").unlink(missing_ok=True)
+
+    def _require_isolation(self) -> None:
+        if self.settings.isolation == "none":
+            return
+        found = probe()
+        if not found.ok:
+            raise NotIsolated(
+                f"Commands of repositories can't be isolated here: {found.why}.\n"
+                "Install bubblewrap and see `descent doctor`; or set ISOLATION=none, if you trust every repository "
+                "with this machine."
+            )
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._ending = True

@@ -21,6 +21,7 @@ import structlog
 from ci_bot.settings import Settings
 from launcher import node, ray_head
 from launcher.ray_head import Head, HeadError, HeadOptions
+from launcher.sandbox import probe
 
 RESTART_MAX_S = 30.0
 HEAD_PAUSE_S = 5.0

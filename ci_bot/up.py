@@ -121,8 +121,8 @@ class Up:
         """Start, watch until a signal, end."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
-        self.start()
         try:
+            self.start()
             while not self._ending:
                 self.watch()
                 time.sleep(0.2)
@@ -145,6 +145,14 @@ class Up:
             _end(record.get(name))  # they end with their `up`, but may take a while
         if not self.settings.ray_address:
             self._require_isolation()
+        try:
+            self._bring_up(record)
+        except BaseException:
+            self.stop()
+            raise
+        self.announce(self.url)
+
+    def _bring_up(self, record: Mapping[str, Any]) -> None:
         if not self.settings.port:
             self.settings = replace(self.settings, port=free_port(self.settings.host))
         if not self.settings.ray_address:
@@ -159,7 +167,6 @@ class Up:
             service.start(environment)
         self._write_record()
         self._wait_for_web()
-        self.announce(self.url)
 
     def watch(self) -> None:
         """Start again what died."""
@@ -191,7 +198,8 @@ class Up:
         if self.head:
             ray_head.stop(self.head)
             node.leave(self._node_directory, self.settings.grace_s)  # what a worker that was not there did not end
-        (self.settings.data_dir / "up.json").unlink(missing_ok=True)
+        if self._record().get("up") == _identity(os.getpid()):
+            (self.settings.data_dir / "up.json").unlink()
 
     def _require_isolation(self) -> None:
         if self.settings.isolation == "none":

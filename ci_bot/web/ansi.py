@@ -67,7 +67,7 @@ def _changed(style: Style, parameters: str) -> Style:
         if code == 0:
             style = PLAIN
         elif code in _ON:
-            style = replace(style, **_ON[code])  # type: ignore[arg-type]
+            style = replace(style, **_ON[code])
         elif code in _OFF:
             style = replace(style, **_OFF[code])  # type: ignore[arg-type]
         elif code in (38, 48):

@@ -4,6 +4,7 @@ Experiments run on hosts that share web's loopback, and any page in a person's b
 request comes from proves nothing.
 """
 
+from typing import Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import URL, MutableHeaders
@@ -12,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ci_bot.web.room import Room, page, viewer_of
 from ci_bot.web.rights import SESSION_S
+from ci_bot.web.room import Room, page, viewer_of
 
 HOSTLESS = frozenset({"/webhook", "/healthz", "/readyz", "/metrics"})
 """Asked by machines, under any name: signed, harmless, or with a token of their own."""
@@ -72,7 +73,9 @@ class Guard:
         if path not in HOSTLESS and request.headers.get("Host", "").lower() not in self._hosts:
             # DNS rebinding: a foreign name that leads here would make a foreign page's requests look like ours.
             where = self._room.base_url
-            return PlainTextResponse(f"Descent does not answer under this name; open {where}, or set PUBLIC_URL.\n", 400)
+            return PlainTextResponse(
+                f"Descent does not answer under this name; open {where}, or set PUBLIC_URL.\n", 400
+            )
         origin = request.headers.get("Origin")
         if request.method not in {"GET", "HEAD"} and path != "/webhook" and origin not in self._origins:
             return PlainTextResponse("This form does not come from Descent's own pages.\n", 403)
@@ -132,7 +135,7 @@ def _local_hosts(room: Room) -> set[str]:
 def set_session(answer: Response, room: Room, value: str) -> None:
     """Give a session's cookie to the browser."""
     # GitHub sends people back here after a login, and a strict cookie would not come with them.
-    same_site = "lax" if room.by_login else "strict"
+    same_site: Literal["lax", "strict"] = "lax" if room.by_login else "strict"
     sessions = room.sessions
     answer.set_cookie(
         sessions.cookie, value, max_age=SESSION_S, httponly=True, secure=sessions.secure, samesite=same_site,

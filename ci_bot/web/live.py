@@ -19,6 +19,7 @@ KEPT_BYTES = 1 << 20
 """Of rendered pieces, for those who are a little behind; who is further behind reads the disk."""
 MOST_PIECES = 8
 """In one tick: the rest comes with the next one."""
+BEGINNING = Place()
 log = structlog.get_logger(__name__)
 
 
@@ -37,7 +38,7 @@ class Seen:
 
     experiment: Experiment | None
     frames: tuple[Frame, ...] = ()
-    place: Place = Place()
+    place: Place = BEGINNING
     partial: str = ""
 
 

@@ -1,17 +1,31 @@
 """Experiments by their address, for who may see them; whatever may not be seen looks as if it did not exist."""
 
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import partial
+
+from sqlalchemy import Connection
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from ci_bot.records import Experiment, Repository
 from ci_bot.store import experiments, repositories
-from ci_bot.web.rights import Viewer
 from ci_bot.web.room import place_of, room_of, viewer_of
+from launcher.state import State
 
 NOT_FOUND = "There is no such experiment, or it is not yours to see."
 PAGE_ROWS = 50
 MOST_ROWS = 1000
 """How many experiments are looked at for one page, when most are of repositories that the viewer can't read."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which experiments a page asks for."""
+
+    repository_ids: Collection[int] | None = None
+    states: Collection[State] | None = None
+    before: int | None = None
 
 
 async def readable_experiment(request: Request) -> Experiment:
@@ -51,31 +65,27 @@ async def readable_repositories(request: Request) -> list[Repository]:
     return [each for each in await room.read(repositories.present) if await viewer.may_read(each)]
 
 
-async def readable_page(
-    request: Request, *, wanted: "Wanted", rows: int = PAGE_ROWS
-) -> tuple[list[Experiment], bool]:
+async def readable_page(request: Request, wanted: Wanted, rows: int = PAGE_ROWS) -> tuple[list[Experiment], bool]:
     """The newest experiments that this viewer may read, and whether there are more."""
     room, viewer = room_of(request), viewer_of(request)
     found: list[Experiment] = []
     before, looked = wanted.before, 0
     while looked < MOST_ROWS:
-        batch = await room.read(
-            lambda c: experiments.listed(
-                c, repository_ids=wanted.repository_ids, states=wanted.states, before=before, limit=rows + 1
-            )
-        )
-        for experiment in batch:
-            if await may_read(request, viewer, experiment):
+        batch = await room.read(partial(_batch, wanted=replace(wanted, before=before), limit=rows + 1))
+        for experiment, repository in batch:
+            if await viewer.may_read(repository):
                 found.append(experiment)
                 if len(found) > rows:
                     return found[:rows], True
         if len(batch) <= rows:
             return found, False
-        before, looked = batch[-1].id, looked + len(batch)
+        before, looked = batch[-1][0].id, looked + len(batch)
     return found, True
 
 
-async def may_read(request: Request, viewer: Viewer, experiment: Experiment) -> bool:
-    """Whether this viewer may see it."""
-    repository = await room_of(request).read(lambda connection: place_of(connection, experiment))
-    return await viewer.may_read(repository)
+def _batch(connection: Connection, *, wanted: Wanted, limit: int) -> list[tuple[Experiment, Repository]]:
+    rows = experiments.listed(
+        connection, repository_ids=wanted.repository_ids, states=wanted.states, before=wanted.before, limit=limit
+    )
+    places = {each.repository_id: place_of(connection, each) for each in rows}
+    return [(each, places[each.repository_id]) for each in rows]

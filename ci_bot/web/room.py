@@ -13,14 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from ci_bot.config.mask import is_secret_name
 from ci_bot.github.client import GitHub
 from ci_bot.records import Experiment, Repository
 from ci_bot.settings import AppCredentials, Settings
 from ci_bot.store import begin, reading, repositories
 from ci_bot.web.live import Live
 from ci_bot.web.rights import Sessions, Viewer
-from launcher.keep import Keep
+from ci_bot.web.view import secrets_of as secrets_of
+from launcher.guardian.segments import Segments
+from launcher.keep import Keep, StoredFile
 
 T = TypeVar("T")
 TEMPLATES = Path(__file__).parent / "templates"
@@ -80,17 +81,25 @@ class Room:
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """The outcome of a writing transaction, in a thread."""
+        return await asyncio.to_thread(self.write_now, work)
 
-        def within() -> T:
-            with begin(self.engine) as connection:
-                return work(connection)
+    def write_now(self, work: Callable[[Connection], T]) -> T:
+        """The outcome of a writing transaction; blocks."""
+        with begin(self.engine) as connection:
+            return work(connection)
 
-        return await asyncio.to_thread(within)
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """The outcome of something that reads the disk."""
+        return await asyncio.to_thread(work)
 
+    def log_of(self, experiment_id: int, attempt: int) -> Segments:
+        """The log of one attempt."""
+        return self.keep.log(experiment_id, attempt, self.settings.log_max_bytes)
 
-def secrets_of(experiment: Experiment) -> tuple[str, ...]:
-    """Values of its environment that are credentials by their names."""
-    return tuple(value for name, value in experiment.specification.env.items() if is_secret_name(name))
+    async def files(self, experiment: Experiment) -> list[StoredFile]:
+        """What its newest attempt has left, as far as it has arrived."""
+        store = self.keep.artifacts(experiment.id, experiment.progress.attempt)
+        return [file for file in await asyncio.to_thread(store.files) if not file.path.endswith(".part")]
 
 
 def place_of(connection: Connection, experiment: Experiment) -> Repository:
@@ -114,11 +123,10 @@ def viewer_of(request: Request) -> Viewer:
 
 def environment() -> Environment:
     """The templates; everything that is put into one is escaped."""
-    made = Environment(
+    return Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    return made
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

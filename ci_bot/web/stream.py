@@ -1,4 +1,4 @@
-"""`/experiments/<id>/events`: state and log of an experiment as server-sent events; a reconnect goes on where it was."""
+"""State and log of an experiment as server-sent events; who reconnects goes on where they were."""
 
 import asyncio
 import time
@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from ci_bot.github.errors import GitHubError
-from ci_bot.web.lookup import readable_experiment
 from ci_bot.web.live import Frame, Live, Watcher, event
 from ci_bot.web.logs import Place
+from ci_bot.web.lookup import readable_experiment
 from ci_bot.web.rights import LoginAgain
 from ci_bot.web.room import place_of, room_of, viewer_of
 from ci_bot.web.view import record

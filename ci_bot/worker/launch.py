@@ -174,6 +174,15 @@ class Launch:
             fetch.task = asyncio.create_task(self._fetch(experiment, fetch))
 
     async def _fetch(self, experiment: Experiment, fetch: Fetch) -> None:
+        try:
+            await self._bring_code(experiment, fetch)
+        except Superseded:
+            self._fetches.pop(experiment.id, None)  # it was cancelled meanwhile
+        finally:
+            fetch.task = None
+            self.wake.set()
+
+    async def _bring_code(self, experiment: Experiment, fetch: Fetch) -> None:
         archive = self.keep.code(code_key(experiment))
         try:
             notes = await self.source.fetch(experiment, archive.path)
@@ -194,9 +203,6 @@ class Launch:
             await self._note(experiment.id, notes=experiment.notes + fresh, pending_reason="")
             await self.signal(experiment.id, experiment.progress, Signal.COMMIT_RESOLVED)
             self._fetches.pop(experiment.id, None)
-        finally:
-            fetch.task = None
-            self.wake.set()
 
     def _notes(self, experiment: Experiment) -> list[str]:
         notes = []

@@ -114,7 +114,7 @@ def local_github(root: Path) -> Iterator[Control]:
 
 def set_up(control: Control, port: int, environ: Mapping[str, str], root: Path) -> tuple[str, dict[str, str]]:
     """Create the App and install it, as a person would; gives where to push, and Descent's environment."""
-    clone_url = control.create_repository(REPOSITORY)
+    clone_url = control.create_repository(REPOSITORY, private=False)
     app = control.create_app("descent", f"http://127.0.0.1:{port}/webhook", owner="demo")
     control.install(app["id"], "demo", repositories=[REPOSITORY])
     key = root / "app.pem"
@@ -201,4 +201,6 @@ def say(text: str) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # an impatient second Ctrl-C must not keep us from clearing up
     raise Interrupted

@@ -181,6 +181,8 @@ class Up:
 
     def _replace_head(self, dead: Head) -> None:
         log.error("ray's head died; a new one is started")
+        self.head = replace(dead, address="")  # nobody should look for it there any more
+        self._write_record()
         try:
             ray_head.stop(dead)
             self.head = self._new_head()

@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -82,20 +82,29 @@ class CodeCache:
             everything: whether room is needed, whatever the limit.
         """
         now = time.time()
-        for part in self._root.glob("*.part"):
-            if now - part.stat().st_mtime > KEEP_S:
+        for part, used_at in self._listed("*.part"):
+            if now - used_at > KEEP_S:
                 part.unlink(missing_ok=True)
-        records = sorted(self._root.glob("*.json"), key=lambda path: path.stat().st_mtime)
-        sizes = {path.stem: self._size(path.stem) for path in records}
+        records = self._listed("*.json")
+        sizes = {path.stem: self._size(path.stem) for path, _ in records}
         total = sum(sizes.values())
-        for record in records:
-            key, used_s = record.stem, now - record.stat().st_mtime
-            if (total > self._max_bytes or everything) and key not in in_use and used_s > KEEP_S:
-                self._give_up(key, record)
+        for record, used_at in records:
+            key = record.stem
+            if (total > self._max_bytes or everything) and key not in in_use and now - used_at > KEEP_S:
+                self._give_up(key)
                 total -= sizes[key]
 
-    def _give_up(self, key: str, record: Path) -> None:
-        with locked(self._locks, "code", key):
+    def _listed(self, pattern: str) -> list[tuple[Path, float]]:
+        """Files and when they were used last, the oldest first; one that goes meanwhile is none."""
+        found = []
+        for path in self._root.glob(pattern):
+            with suppress(FileNotFoundError):
+                found.append((path, path.stat().st_mtime))
+        return sorted(found, key=lambda each: each[1])
+
+    def _give_up(self, key: str) -> None:
+        record = self._record(key)
+        with locked(self._locks, "code", key), suppress(FileNotFoundError):
             if time.time() - record.stat().st_mtime > KEEP_S:  # still unused, now that nobody else can take it
                 record.unlink()
                 trees.remove(self._root / key)

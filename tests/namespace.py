@@ -54,12 +54,14 @@ class Network:
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """This thread is inside for a while."""
+        """This thread is inside for a while, then where it was before."""
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         _set(self.inside)
         try:
             yield
         finally:
-            _set(self.outside)
+            _set(before)
+            os.close(before)
 
 
 def _set(namespace: int) -> None:

@@ -15,7 +15,7 @@ from ci_bot.doctor.findings import Finding, ok, problem
 from ci_bot.settings import Settings, SettingsError
 from launcher.sandbox import probe
 
-SECRETS = ("app.json", "key", "ray-token", "descent.db")
+SECRETS = ("app.json", "key", "session-secret", "ray-token", "descent.db")
 PROGRAMS = {
     "uv": "the environments of experiments are made with it, and Descent's installation brings it: repair that",
     "git": "`descent run` and `descent demo` need it: install the package git",

@@ -2,18 +2,15 @@
 
 import time
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from ci_bot.doctor import judge
 from ci_bot.doctor.findings import Finding, ok, problem, told, warning
 from ci_bot.github import GitHub, GitHubError, Installation
 from ci_bot.github.transport import open_http
 from ci_bot.settings import AppCredentials, Settings
+from ci_bot.web.manifest import template
 
-MANIFEST = Path(__file__).parents[2] / "app.yml"
 LOG_H = 6.0
 MAX_INSTALLATIONS = 20
 
@@ -63,11 +60,10 @@ async def _ask(settings: Settings, credentials: AppCredentials, heard: Heard, fo
     async with client:
         app = await client.app()
         found.append(ok("github", f"the App is {app.slug or app.name} ({app.html_url}), number {app.id}"))
-        manifest = read_manifest(MANIFEST)
-        if manifest:
-            found += judge.permissions(app, manifest)
+        manifest = wanted()
+        found += judge.permissions(app, manifest)
         installed = await client.installations()
-        found += judge.installations(installed, app, manifest or judge.Manifest({}, ()))
+        found += judge.installations(installed, app, manifest)
         for each in [each for each in installed if not each.suspended][:MAX_INSTALLATIONS]:
             found += await _look(client, each, heard)
         log = await client.deliveries(time.time() - LOG_H * 3600)
@@ -87,10 +83,7 @@ async def _look(client: GitHub, installation: Installation, heard: Heard) -> lis
     return [*found, limit] if limit else found
 
 
-def read_manifest(path: Path) -> judge.Manifest | None:
-    """What app.yml asks for; None where Descent was installed without it."""
-    try:
-        read = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        return None
+def wanted() -> judge.Manifest:
+    """What app.yml asks for."""
+    read = template()
     return judge.Manifest(dict(read["default_permissions"]), tuple(read["default_events"]))

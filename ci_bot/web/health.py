@@ -30,7 +30,7 @@ class Readiness:
         self._asked_at = float("-inf")
         self._problem = ""
 
-    async def __call__(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """200, or 503 with the reason."""
         room = room_of(request)
         if not 0 <= room.clock() - self._asked_at < ASKED_S:

@@ -65,7 +65,8 @@ def read_piece(
     """
     chunk = log.read(offset, limit)
     data = chunk.data
-    whole = final and (chunk.next_offset >= chunk.size or len(data) >= limit)
+    at_gap = len(data) < limit and chunk.next_offset < chunk.size  # the line that is cut there never ends
+    whole = at_gap or (final and (chunk.next_offset >= chunk.size or len(data) >= limit))
     lines, rest, dropped = (data, b"", 0) if whole else _split(data)
     mark = _mark(chunk.offset - offset, "cut here, the log had become too long") if data else ""
     shown, _ = to_html(_text(lines, secrets))
@@ -83,7 +84,7 @@ def behind(offset: int, log: Segments) -> tuple[int, str]:
 
 
 def line_start(log: Segments, offset: int) -> int:
-    """The beginning of the first line at or behind an offset."""
+    """The beginning of a line behind an offset; the offset itself where no line ends in reach."""
     if offset <= 0:
         return 0
     chunk = log.read(offset, LINE_BYTES)

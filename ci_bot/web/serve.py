@@ -111,7 +111,7 @@ def _routes() -> list[Route | Mount]:
         Route("/setup/created", setup.created),
         Route("/setup/installed", setup.installed),
         Route("/healthz", health.healthz),
-        Route("/readyz", health.Readiness()),
+        Route("/readyz", health.Readiness().answer),
         Route("/metrics", health.metrics),
         Route("/favicon.ico", favicon),
         Mount("/static", StaticFiles(directory=STATIC)),
@@ -133,10 +133,10 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; what was accepted is stored before it returns 0."""
-    config = uvicorn.Config(
-        create_app(settings),
+def configured(settings: Settings, app: Starlette) -> uvicorn.Config:
+    """How an app is served."""
+    return uvicorn.Config(
+        app,
         host=settings.host.strip("[]"),
         port=settings.port,
         loop="uvloop",
@@ -149,9 +149,13 @@ def serve(settings: Settings) -> int:
         proxy_headers=bool(settings.public_url),
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; what was accepted is stored before it returns 0."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ended)  # uvicorn raises the signal again once it is done; that must not kill us
-    server = Server(config)
+    server = Server(configured(settings, create_app(settings)))
     server.run()
     return 0 if server.started else 1
 

@@ -127,7 +127,7 @@ def details(experiment: Experiment, transitions: Sequence[Transition], now: floa
         "rerun": experiment.rerun,
         "attempt": progress.attempt,
         "tries": tries(experiment),
-        "headline": ink.plain(sentence.title(experiment, timeline.ran_s(transitions)), 300),
+        "headline": headline(ink.plain(sentence.title(experiment, timeline.ran_s(transitions)), 300), experiment.state),
         "cause": ink.plain(cause, _LONG),
         "pending": ink.plain(experiment.pending_reason, _LONG) if waits else "",
         "wish": ink.plain(experiment.wish.why, 300) if experiment.wish else "",
@@ -174,6 +174,15 @@ def parameters(experiment: Experiment) -> dict[str, Any]:
         "path": clean(experiment.configuration_path),
         "source": redact(clean(mask(experiment.configuration_source)), secrets),
     }
+
+
+def headline(title: str, state: State) -> str:
+    """A check run's title behind a badge that says the state already."""
+    for between in (" – ", ": "):
+        if title.startswith(state.words + between):
+            rest = title.removeprefix(state.words + between)
+            return rest[:1].upper() + rest[1:]
+    return "" if title == state.words else title
 
 
 def env_value(name: str, value: str) -> str:

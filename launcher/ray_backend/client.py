@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from launcher.ray_backend.wire import WireError, pack, receive, unpack_values
 from launcher.ray_environment import for_driver
 
 READY_S = 60.0
+LOOK_S = 0.5
 GPU_S = 45.0
 END_S = 1.0
 """The driver has nothing to put in order."""
@@ -178,7 +179,7 @@ class RayBackend:
         listening = asyncio.create_task(_listen(process, words))
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
-            await self._converse(process, reader, writer, connection.address)
+            await self._converse(process, reader, writer, connection)
         except EOFError:
             pass
         finally:
@@ -195,11 +196,11 @@ class RayBackend:
         process: asyncio.subprocess.Process,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        address: str,
+        connection: Connection,
     ) -> None:
-        writer.write(pack((address, self._order)))
+        writer.write(pack((connection.address, self._order)))
         async with asyncio.timeout(READY_S):
-            cluster_id = unpack_values(await receive(reader))
+            cluster_id = unpack_values(await self._unless_moved(receive(reader), connection))
         session = self._session = _Session(process, writer, cluster_id)
         self._ready.set()
         while True:
@@ -211,6 +212,18 @@ class RayBackend:
                 future.set_exception(error)
             else:
                 future.set_result(result)
+
+
+    async def _unless_moved(self, answer: Coroutine[Any, Any, bytes], connection: Connection) -> bytes:
+        """The answer of a driver that is connecting, which a head that died meanwhile keeps waiting for a minute."""
+        task = asyncio.create_task(answer)
+        try:
+            while not (await asyncio.wait({task}, timeout=LOOK_S))[0]:
+                if self._where() != connection:
+                    raise ConnectionAbortedError("Ray's head has moved")
+            return task.result()
+        finally:
+            task.cancel()
 
 
 async def _spawn(channel: socket.socket, environment: Mapping[str, str]) -> asyncio.subprocess.Process:

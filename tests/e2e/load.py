@@ -137,7 +137,7 @@ class Load:
                 return [self._remember(Pushed(self.repo, sha, "", kind))]
 
     def _commit(self, kind: Kind, branch: str, seconds: float, code: int, **more: Any) -> Pushed:
-        token = f"{len(self.pushed)}-{kind}"
+        token = f"{self.repo.clone.name}-{len(self.pushed)}-{kind}"
         command = f"sh train.sh {token} {seconds:.2f} {code}"
         files = {".descent/config.yaml": config(command, **more), "train.sh": TRACE}
         sha = self.repo.push(files, branch=branch, message=token)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from ci_bot.demo import local_github
 from ci_bot.doctor import examine
-from ci_bot.doctor.hub import MANIFEST
 from ci_bot.local_github.control import Control
+from ci_bot.web.manifest import template
 from tests.e2e.stack import wait_for
 
 
@@ -44,7 +43,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
 
 @pytest.fixture
 def clinic(hub: Control, tmp_path: Path, request: pytest.FixtureRequest) -> Clinic:
-    manifest = yaml.safe_load(MANIFEST.read_text())
+    manifest = template()
     name = f"descent-{abs(hash(request.node.name)) % 10**8}"
     app = hub.create_app(
         name,

@@ -140,3 +140,9 @@ def test_pieces_that_nobody_sends_any_more_go(cache: CodeCache, tmp_path: Path) 
         os.utime(tmp_path / "code" / f"{key}.part", (then, then))
     cache.evict(set())
     assert (cache.offset("1-a"), cache.offset("1-b")) == (0, 1)
+
+
+def test_what_goes_while_others_are_given_up_is_no_error(cache: CodeCache, tmp_path: Path) -> None:
+    for name in ("1-a.part", "1-b.json"):
+        (tmp_path / "code" / name).symlink_to("gone")  # listed, and not there any more
+    cache.evict(set(), everything=True)

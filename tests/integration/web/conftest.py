@@ -3,21 +3,22 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
-import uvicorn
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import Engine
 
 from ci_bot.records import Claim, ClaimKind, Experiment, Held, HeldNode, Repository
 from ci_bot.settings import AppCredentials, Settings
 from ci_bot.store import begin, experiments, migrate, open_engine, reading, repositories
 from ci_bot.store.experiments import Draft
-from ci_bot.web.serve import Server, create_app
+from ci_bot.web.serve import Server, configured, create_app
 from launcher.experiment import NodeGroup, Role, Specification, Topology
 from launcher.keep import Keep
 from launcher.state import Cause, Signal, advance
@@ -31,7 +32,12 @@ RUNNING = (
     Signal.COMMANDS_STARTED,
 )
 SOURCE = "version: 1\nworker:\n  command: python train.py\nenv:\n  API_TOKEN: hunter2hunter2\n"
-APP = AppCredentials(1, "-----BEGIN PRIVATE KEY-----", ("hook-secret",), "client", "client-secret", "descent")
+PEM = (
+    rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    .private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    .decode()
+)
+APP = AppCredentials(1, PEM, ("hook-secret",), "client", "client-secret", "descent")
 
 
 def specification(**changes: Any) -> Specification:
@@ -53,6 +59,7 @@ class Site:
     settings: Settings
     engine: Engine
     keep: Keep
+    stop: Callable[[], None]
 
     @property
     def url(self) -> str:
@@ -95,7 +102,9 @@ class Site:
         assert found is not None
         return found
 
-    def advance(self, number: int, signal: Signal, cause: Cause | None = None, at: float = BORN + 60, **more: Any) -> None:
+    def advance(
+        self, number: int, signal: Signal, cause: Cause | None = None, at: float = BORN + 60, **more: Any
+    ) -> None:
         old = self.get(number).progress
         with begin(self.engine) as connection:
             new = advance(old, signal, cause)
@@ -124,31 +133,34 @@ class Site:
         """A browser without a session."""
         return httpx.Client(base_url=self.url, verify=False, trust_env=False, timeout=20, **options)
 
-    def opened(self) -> httpx.Client:
+    @contextmanager
+    def opened(self) -> Iterator[httpx.Client]:
         """A browser with a session, opened with the key."""
-        client = self.client(headers={"Origin": self.url, "Accept": "text/html"})
-        assert client.get("/", params={"key": self.key}).status_code == 303
-        return client
+        with self.client(headers={"Origin": self.url, "Accept": "text/html"}) as client:
+            assert client.get("/", params={"key": self.key}).status_code == 303
+            yield client
 
 
 @contextmanager
 def serving(settings: Settings) -> Iterator[Site]:
     listening = socket.create_server(("127.0.0.1", 0), backlog=128)
-    settings = replace(settings, port=listening.getsockname()[1])
+    port = listening.getsockname()[1]
+    settings = replace(settings, port=port, public_url=settings.public_url.replace("PORT", str(port)))
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     engine = open_engine(settings.store_url)
     migrate(engine)
-    config = uvicorn.Config(
-        create_app(settings), log_level="warning", ws="none", loop="asyncio", timeout_graceful_shutdown=2
-    )
-    server = Server(config)
+    server = Server(configured(settings, create_app(settings)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
-    try:
-        yield Site(settings, engine, Keep(settings.data_dir))
-    finally:
+
+    def stop() -> None:
         server.should_exit = True
         thread.join()
+
+    try:
+        yield Site(settings, engine, Keep(settings.data_dir), stop)
+    finally:
+        stop()
         listening.close()
         engine.dispose()
 
@@ -156,16 +168,8 @@ def serving(settings: Settings) -> Iterator[Site]:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Site]]:
     """Starts dashboards of any settings."""
-    with _stack() as enter:
-        yield lambda **settings: enter(serving(Settings(data_dir=tmp_path / "data", **settings)))
-
-
-@contextmanager
-def _stack() -> Iterator[Callable[[Any], Any]]:
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
-        yield stack.enter_context
+        yield lambda **settings: stack.enter_context(serving(Settings(data_dir=tmp_path / "data", **settings)))
 
 
 @pytest.fixture

@@ -1,0 +1,145 @@
+"""Commits on their way here: a few at a time, each once, tried again until it is known that it can't be had."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from ci_bot.records import Experiment
+from ci_bot.store.engine import LeaseLost
+from ci_bot.worker.journal import Journal, Superseded
+from launcher.keep import Keep
+from launcher.state import Cause, Signal, State
+
+CODE_S = 6 * 3600.0
+MAX_FETCHES = 4
+MAX_PAUSE_S = 60.0
+log = structlog.get_logger()
+
+
+class SourceGone(Exception):
+    """The commit can't be had any more."""
+
+
+class SourceRefused(Exception):
+    """The commit's files are not what we take."""
+
+
+class SourceUnavailable(Exception):
+    """The commit can't be had right now."""
+
+
+class Source(Protocol):
+    """Where the code of a commit comes from."""
+
+    async def fetch(self, experiment: Experiment, destination: Path) -> tuple[str, ...]:
+        """Put the archive there, whole or not at all; gives notes for the reader.
+
+        Raises:
+            SourceGone, SourceRefused, SourceUnavailable
+        """
+
+    def repository_url(self, experiment: Experiment) -> str:
+        """The repository's address, as the experiment is told it."""
+
+
+def code_key(experiment: Experiment) -> str:
+    """What a commit's code is called on every node."""
+    return f"{experiment.repository_id}-{experiment.head_sha}"
+
+
+@dataclass
+class Fetch:
+    """What one experiment waits for, and when to try again."""
+
+    key: str
+    since: float
+    task: asyncio.Task[None] | None = None
+    tries: int = 0
+    next_try_at: float = 0.0
+
+
+@dataclass
+class Fetching:
+    """Brings the code of experiments that are CREATED, or whose code has gone since."""
+
+    journal: Journal
+    keep: Keep
+    source: Source
+    notes: Callable[[Experiment], list[str]]
+    """What else a reader must know, once the code is here."""
+    wake: Callable[[], None]
+    now: Callable[[], float] = time.time
+    _fetches: dict[int, Fetch] = field(default_factory=dict)
+
+    def has(self, experiment: Experiment) -> bool:
+        """Whether the code is here."""
+        return self.keep.code(code_key(experiment)).path.exists()
+
+    def want(self, experiment: Experiment) -> None:
+        """Fetch it when it is due; experiments of one commit do so one after the other, and find it there."""
+        since = experiment.created_at if experiment.state is State.CREATED else self.now()
+        fetch = self._fetches.setdefault(experiment.id, Fetch(code_key(experiment), since))
+        busy = [each.key for each in self._fetches.values() if each.task]
+        due = fetch.task is None and fetch.next_try_at <= self.now()
+        if due and len(busy) < MAX_FETCHES and fetch.key not in busy:
+            fetch.task = asyncio.create_task(self._fetch(experiment, fetch))
+
+    def forget(self, experiment_id: int) -> None:
+        """Nobody waits for it any more."""
+        fetch = self._fetches.pop(experiment_id, None)
+        if fetch and fetch.task:
+            fetch.task.cancel()
+
+    async def leave(self) -> None:
+        """Let go of everything that is on its way."""
+        tasks = [fetch.task for fetch in self._fetches.values() if fetch.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _fetch(self, experiment: Experiment, fetch: Fetch) -> None:
+        try:
+            await self._bring(experiment, fetch)
+        except (Superseded, LeaseLost):
+            self._fetches.pop(experiment.id, None)  # somebody else moved it on
+        except Exception:
+            # One commit that we can't digest must not hold up the others; the 6 hours end it.
+            log.exception("a commit could not be fetched: this is a defect of Descent's", experiment_id=experiment.id)
+            self._put_off(fetch)
+        finally:
+            fetch.task = None
+            self.wake()
+
+    async def _bring(self, experiment: Experiment, fetch: Fetch) -> None:
+        try:
+            notes = await self.source.fetch(experiment, self.keep.code(fetch.key).path)
+        except SourceGone as error:
+            await self._end(experiment, Cause.COMMIT_GONE, why=str(error))
+        except SourceRefused as error:
+            await self._end(experiment, Cause.REFUSED_ARCHIVE, why=str(error))
+        except SourceUnavailable as error:
+            waited_s = self.now() - fetch.since
+            if waited_s > CODE_S:
+                await self._end(experiment, Cause.NOT_FETCHABLE, waited_s=waited_s, why=str(error))
+                return
+            self._put_off(fetch)
+            await self.journal.note(experiment.id, pending_reason=f"Waits for the code: {error}")
+        else:
+            fresh = tuple(note for note in (*self.notes(experiment), *notes) if note not in experiment.notes)
+            await self.journal.note(experiment.id, notes=experiment.notes + fresh, pending_reason="")
+            if experiment.state is State.CREATED:
+                await self.journal.signal(experiment.id, experiment.progress, Signal.COMMIT_RESOLVED)
+            self._fetches.pop(experiment.id, None)
+
+    async def _end(self, experiment: Experiment, cause: Cause, **detail: object) -> None:
+        await self.journal.end(experiment, cause, detail)
+        self._fetches.pop(experiment.id, None)
+
+    def _put_off(self, fetch: Fetch) -> None:
+        fetch.tries += 1
+        fetch.next_try_at = self.now() + min(2.0 ** min(fetch.tries, 6), MAX_PAUSE_S)

@@ -56,10 +56,19 @@ def unpack_values(body: bytes) -> Any:
 
 class _Values(pickle.Unpickler):
     def find_class(self, module_name: str, name: str) -> Any:
+        if (module_name, name) == ("builtins", "getattr"):
+            return _member  # how Python 3.11 up to 3.11.3 pickles a member of an enumeration
         found = getattr(sys.modules.get(module_name), name, None) if module_name in VALUES else None
         if isinstance(found, type) and found.__module__ == module_name and _is_value(found):
             return found
         raise pickle.UnpicklingError(f"{module_name}.{name} is no value of ours")
+
+
+def _member(kind: Any, name: Any) -> enum.Enum:
+    """The member of one of our enumerations, and no other attribute of anything."""
+    if isinstance(kind, type) and issubclass(kind, enum.Enum) and name in kind.__members__:
+        return kind.__members__[name]
+    raise pickle.UnpicklingError(f"{kind!r}.{name} is no member of an enumeration of ours")
 
 
 def _is_value(kind: type) -> bool:

@@ -151,3 +151,23 @@ def test_a_message_that_breaks_off_is_the_end():
 def test_a_message_that_says_it_is_huge_is_not_read():
     with pytest.raises(WireError, match="the limit is"):
         reading((MAX_BYTES + 1).to_bytes(8, "big"))
+
+
+class ByGetattr:
+    """Pickles as the members of enumerations did up to Python 3.11.3."""
+
+    def __init__(self, kind: object, name: str) -> None:
+        self.kind, self.name = kind, name
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return getattr, (self.kind, self.name)
+
+
+def test_members_of_our_enumerations_come_back_from_every_python() -> None:
+    assert unpack_values(pack(ByGetattr(Cause, "DISK_FULL"))[8:]) is Cause.DISK_FULL
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Cause, "__class__"), (Cause, "mro"), (NodeError, "__init__")])
+def test_nothing_but_members_comes_back_that_way(kind: object, name: str) -> None:
+    with pytest.raises(WireError):
+        unpack_values(pack(ByGetattr(kind, name))[8:])

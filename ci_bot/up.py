@@ -206,7 +206,7 @@ class Up:
     def _require_isolation(self) -> None:
         if self.settings.isolation == "none":
             return
-        found = probe()
+        found = probe(below=self.settings.data_dir)
         if not found.ok:
             raise NotIsolated(
                 f"Commands of repositories can't be isolated here: {found.why}.\n"

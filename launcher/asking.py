@@ -25,11 +25,26 @@ class Asking:
     backend: Backend
 
     async def node(self, node: HeldNode, call: Callable[[], Awaitable[T]]) -> T:
-        """A node's answer; an agent that restarts gets NODE_LOST_S to come back.
+        """A node's answer; an agent that restarts gets NODE_LOST_S to come back, one whose node has gone none.
 
         Raises:
             Ended: the node could not do it, or is lost.
         """
+
+        async def ask() -> T:
+            try:
+                return await call()
+            except NodeUnavailable as error:
+                if await self._has_left(node):
+                    raise Ended(Cause.NODE_LOST, node=node.host, why="it left the cluster") from error
+                raise
+
+        return await self._ask(node, ask)
+
+    async def _has_left(self, node: HeldNode) -> bool:
+        return all(each.node_id != node.node_id for each in (await self.backend.capacity()).alive)
+
+    async def _ask(self, node: HeldNode, call: Callable[[], Awaitable[T]]) -> T:
         try:
             return await _patiently(call)
         except NodeError as error:
@@ -65,7 +80,7 @@ class Asking:
 
         try:
             async with asyncio.timeout(NODE_LOST_S + 1):  # a node that is cut off does not even refuse
-                return await self.node(node, ask)
+                return await self._ask(node, ask)
         except TimeoutError as error:
             why = f"it has not answered for {NODE_LOST_S:.0f} s"
             raise Ended(Cause.NODE_LOST, node=node.host, why=why) from error

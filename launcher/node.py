@@ -109,7 +109,7 @@ class Node:
         for system in sandbox.SYSTEM:
             if self._root.is_relative_to(system):
                 return "none", f"{self._root} is below {system}, which every command can read; move it"
-        capability = sandbox.probe()
+        capability = sandbox.probe(below=self._root)
         return ("bubblewrap", "") if capability.ok else ("none", capability.why)
 
     def warm(self) -> None:

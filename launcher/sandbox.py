@@ -5,11 +5,13 @@ an own /proc, private /tmp, /run and /dev/shm, a minimal /dev and the ordered de
 tree. The network is the host's. Processes have their own PID, IPC and UTS namespaces, no capability and no way to one.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +76,7 @@ SYS_WITH_DEVICES = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module")
 INIT = "/run/descent/init.py"
 _RUN_BYTES = 64 << 20
 _NOBODY = 65534
+_PROBE = "descent-probe-"
 
 
 @dataclass(frozen=True)
@@ -256,12 +259,21 @@ touch /tmp/proof && echo proven
 """
 
 
-def probe(timeout_s: float = 20.0) -> Capability:
-    """Enclose a command here and let it look around: what it should not see or be able to do, it must not."""
+def probe(timeout_s: float = 20.0, *, below: Path | None = None) -> Capability:
+    """Enclose a command here and let it look around: what it should not see or be able to do, it must not.
+
+    Args:
+        timeout_s: how long it may take.
+        below: a directory of ours to do it in, where what a killed probe left is cleared away by the next one.
+    """
     host = survey()
     if host is None:
         return Capability(ok=False, why="bwrap is not installed (package bubblewrap)")
-    with tempfile.TemporaryDirectory(prefix="descent-probe-") as place:
+    for old in below.glob(f"{_PROBE}*") if below else ():
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - old.stat().st_mtime > 2 * timeout_s:  # nobody is at it any more
+                shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PROBE, dir=below) as place:
         return _probe(host, Path(place), timeout_s)
 
 

@@ -72,6 +72,16 @@ def _free(shortage: Shortage) -> str:
     return f"the closest node, {shortage.host}, has {free} free and lacks {amounts.resources(missing)}"
 
 
+def no_cluster(why: str) -> str:
+    """That Ray does not answer."""
+    return f"Waits for Ray, which does not answer: {why}."
+
+
+def no_room(free_bytes: int) -> str:
+    """That the disk on which logs and artifacts are kept is full."""
+    return f"Waits for room on Descent's own disk, which has {amounts.size(free_bytes)} left."
+
+
 def unsatisfiable(needs: str, largest: str | Mapping[str, float], fitting: Sequence[str] = ()) -> str:
     """Why an experiment can never run on what is declared here, and what to change.
 

@@ -136,6 +136,11 @@ def failed(connection: Connection, row_id: int, next_try_at: float) -> None:
     )
 
 
+def postponed(connection: Connection, row_id: int, next_try_at: float) -> None:
+    """GitHub was not even asked, or said that it did nothing; not before then."""
+    connection.execute(update(check_run).where(check_run.c.id == row_id).values(next_try_at=next_try_at))
+
+
 def undeliverable(connection: Connection, row_id: int, why: str) -> None:
     """Its repository, commit or installation is gone; never try again."""
     connection.execute(update(check_run).where(check_run.c.id == row_id).values(undeliverable=why))

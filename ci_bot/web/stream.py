@@ -26,6 +26,8 @@ async def events(request: Request) -> Response:
     repository = await room.read(lambda connection: place_of(connection, experiment))
     asked = request.headers.get("Last-Event-ID") or request.query_params.get("after", "")
     start = Place.parse(asked) or Place(experiment.progress.attempt, 0)
+    size = await room.in_thread(lambda: room.log_of(experiment.id, start.attempt).size)
+    start = Place(start.attempt, min(start.offset, size))  # a place behind the end would never be reached
 
     async def may_go_on() -> bool:
         try:
@@ -98,8 +100,7 @@ class _Viewer:
                 return rest
             self._place = Place(newest.attempt, 0)
         if self._place.offset >= newest.offset:
-            self._place = newest  # also for a made-up place behind the end
-            return None
+            return None  # a page may have been drawn since the watcher looked
         there = watcher.following(self._place)
         if isinstance(there, Frame):
             return there

@@ -34,6 +34,7 @@ from ci_bot.store.deliveries import Delivery
 from ci_bot.store.engine import LeaseLost
 from ci_bot.worker.apply import apply
 from ci_bot.worker.books import Books
+from ci_bot.worker.waiting import any_of
 
 PASS_S = 1.0
 MISSED_S = 6 * 3600.0
@@ -62,10 +63,7 @@ class Intake:
             self.wake.clear()
             await self._learn_slug()
             if not await self.step():
-                waiters = [asyncio.ensure_future(self.wake.wait()), asyncio.ensure_future(stop.wait())]
-                await asyncio.wait(waiters, timeout=PASS_S, return_when=asyncio.FIRST_COMPLETED)
-                for waiter in waiters:
-                    waiter.cancel()
+                await any_of(self.wake, stop, limit_s=PASS_S)
 
     async def _learn_slug(self) -> None:
         if self.app_slug:
@@ -100,7 +98,9 @@ class Intake:
             decisions = [Nothing(f"gone: {error}")]
         except GitHubError as error:
             until = (
-                error.until if isinstance(error, RateLimited) else time.time() + min(2.0**delivery.tries, MAX_WAIT_S)
+                error.until
+                if isinstance(error, RateLimited)
+                else time.time() + min(2.0 ** min(delivery.tries, 6), MAX_WAIT_S)
             )
             why = str(error)
             bound.warning("put off: github can't be asked", why=why, until=until)
@@ -110,7 +110,7 @@ class Intake:
             raise
         except Exception as error:
             # A delivery that we can't digest must neither be lost nor stop the ones behind it.
-            until = time.time() + min(2.0**delivery.tries, 3600.0)
+            until = time.time() + min(2.0 ** min(delivery.tries, 12), 3600.0)
             why = f"a defect of Descent's: {error!r}"
             bound.exception("put off: this is a defect of Descent's")
             await self.books.write(lambda c: deliveries.postpone(c, delivery.seq, until, why))

@@ -2,77 +2,42 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
-from sqlalchemy import Connection
 
 from ci_bot.records import Experiment
-from ci_bot.report.pending import multi_node_not_supported, unknown_machine_type, unsatisfiable, why_pending
-from ci_bot.report.sentence import sentence
-from ci_bot.store import experiments, quarantine
+from ci_bot.report.pending import multi_node_not_supported
+from ci_bot.store import experiments
 from ci_bot.store.engine import LeaseLost
-from ci_bot.store.quarantine import Quarantined
 from ci_bot.worker.books import Books
-from launcher.backend import Backend, BackendError, Capacity
+from ci_bot.worker.fetching import (
+    Fetching,
+    Source,
+    SourceGone,
+    SourceRefused,
+    SourceUnavailable,
+    code_key,
+)
+from ci_bot.worker.journal import Journal, Superseded
+from ci_bot.worker.queue import Queue, place
+from ci_bot.worker.sweep import Sweep
+from ci_bot.worker.waiting import any_of
+from launcher.backend import Backend, BackendError
 from launcher.controller import Attempt, Drive, Rules
 from launcher.experiment import Held, Topology
 from launcher.keep import Keep
-from launcher.machines import Machine, Machines
-from launcher.node_types import NodeError
-from launcher.placement import Limits, Needs, Running, Shortage, Waiting, admit, ever_fits, needs
-from launcher.state import HOLDING, TERMINAL, Cause, Progress, Signal, State, advance
+from launcher.machines import Machines
+from launcher.placement import Limits
+from launcher.state import WAITING, Cause, Progress, Signal, State
 
-CODE_S = 6 * 3600.0
+__all__ = ["Launch", "Source", "SourceGone", "SourceRefused", "SourceUnavailable", "code_key", "environment"]
+
 PASS_S = 1.0
 SWEEP_S = 30.0
-REASON_S = 60.0
-MAX_FETCHES = 4
 log = structlog.get_logger()
-
-
-class SourceGone(Exception):
-    """The commit can't be had any more."""
-
-
-class SourceRefused(Exception):
-    """The commit's files are not what we take."""
-
-
-class SourceUnavailable(Exception):
-    """The commit can't be had right now."""
-
-
-class Source(Protocol):
-    """Where the code of a commit comes from."""
-
-    async def fetch(self, experiment: Experiment, destination: Path) -> tuple[str, ...]:
-        """Put the archive there, whole or not at all; gives notes for the reader.
-
-        Raises:
-            SourceGone, SourceRefused, SourceUnavailable
-        """
-
-    def repository_url(self, experiment: Experiment) -> str:
-        """The repository's address, as the experiment is told it."""
-
-
-class Superseded(Exception):
-    """The row moved under a drive; the next pass starts from what it says now."""
-
-
-@dataclass
-class Fetch:
-    """A commit on its way here, and when to try again."""
-
-    task: asyncio.Task[None] | None = None
-    tries: int = 0
-    next_try_at: float = 0.0
-    why: str = ""
 
 
 @dataclass
@@ -90,38 +55,63 @@ class Launch:
     require_container: bool
     changed: Callable[[], None]
     """Called when there is something to report."""
+    now: Callable[[], float] = time.time
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     _drives: dict[int, tuple[Drive, asyncio.Task[Progress]]] = field(default_factory=dict)
-    _fetches: dict[int, Fetch] = field(default_factory=dict)
-    _reasons: dict[int, tuple[float, str]] = field(default_factory=dict)
-    _most: Capacity | None = None
-    _swept_at: float = 0.0
+    _sweeping: asyncio.Task[None] | None = None
+    _swept_at: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.books, self.changed, self.now)
+        self.queue = Queue(
+            self.books,
+            self.backend,
+            self.journal,
+            self.keep,
+            limits=self.limits,
+            machines=self.machines,
+            shared_hosts=self.rules.allow_shared_hosts,
+            now=self.now,
+        )
+        self._fetching = Fetching(self.journal, self.keep, self.source, self._notes, self.wake.set, self.now)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass until told to stop."""
         while not stop.is_set():
+            self.wake.clear()  # before the rows are read: what comes during the pass is not slept over
             try:
                 await self.step()
             except BackendError as error:
                 log.warning("ray does not answer", why=str(error))
-            except Superseded as moved:
-                log.info("a row moved during the pass", why=str(moved))
-            self.wake.clear()
-            waiters = [asyncio.ensure_future(self.wake.wait()), asyncio.ensure_future(stop.wait())]
-            await asyncio.wait(waiters, timeout=PASS_S, return_when=asyncio.FIRST_COMPLETED)
-            for waiter in waiters:
-                waiter.cancel()
+            await any_of(self.wake, stop, limit_s=PASS_S)
 
     async def step(self) -> None:
         """One pass."""
         self._collect()  # first: a row that is read before its drive ended would be driven again from an old state
         unfinished = await self.books.read(experiments.unfinished)
-        for experiment in unfinished:
-            await self._judge(experiment)
-        waiting = [e for e in unfinished if e.state is State.PENDING and not e.wish]
-        if waiting:
-            await self._admit(waiting, [e for e in unfinished if e.state not in {State.CREATED, State.PENDING}])
+        if unfinished:
+            await self._look(unfinished)
         await self._sweep()
+
+    async def _look(self, unfinished: list[Experiment]) -> None:
+        capacity, why = None, ""
+        try:
+            capacity = await self.queue.look()
+        except BackendError as error:
+            why = str(error)
+            log.warning("ray does not answer", why=why)
+        for experiment in unfinished:
+            try:
+                await self._judge(experiment)
+            except Superseded as moved:
+                log.info("a row moved during the pass", why=str(moved))
+        waiting = [e for e in unfinished if e.state is State.PENDING and not e.wish and e.id not in self._drives]
+        if capacity is None:
+            await self.queue.unanswered(waiting, why)
+        elif waiting:
+            held = [e for e in unfinished if e.state not in WAITING]
+            for experiment in await self.queue.admitted(waiting, held, capacity):
+                await self._admit(experiment)
 
     async def drain(self, limit_s: float) -> None:
         """Put what runs back into the queue, at no cost to its budgets, and wait for it."""
@@ -134,92 +124,70 @@ class Launch:
 
     async def leave(self) -> None:
         """Let go of every drive; what runs goes on, and the next worker takes it up."""
-        tasks = [task for _, task in self._drives.values()] + [f.task for f in self._fetches.values() if f.task]
+        tasks: list[asyncio.Task[Any]] = [task for _, task in self._drives.values()]
+        if self._sweeping:
+            tasks.append(self._sweeping)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._fetching.leave()
 
     # --- one experiment ---
 
     async def _judge(self, experiment: Experiment) -> None:
         driven = self._drives.get(experiment.id)
         wished = {"why": experiment.wish.why, "by": experiment.wish.by} if experiment.wish else None
-        if experiment.state in {State.CREATED, State.PENDING} and not driven:
-            if wished:
-                await self._end(experiment, Cause.WISHED, wished)
-            elif experiment.state is State.CREATED:
-                await self._resolve(experiment)
-            elif (waited := time.time() - _place_in_queue(experiment)) > self.queue_s:
-                await self._end(experiment, Cause.QUEUE_DEADLINE, {"waited_s": waited, "limit_s": self.queue_s})
-        elif experiment.state in HOLDING or experiment.state is State.NETWORK_TEARDOWN:
+        if experiment.state not in WAITING:
+            if not driven and self.queue.most is None:
+                return  # what its machine types mean is not known before the cluster was seen
             drive = driven[0] if driven else self._start(experiment)
             if wished:
                 drive.interrupt(Cause.WISHED, **wished)
+        elif driven:
+            return  # it has just been put back; the next pass sees to it
+        elif wished:
+            await self._end(experiment, Cause.WISHED, wished)
+        elif experiment.state is State.CREATED:
+            await self._resolve(experiment)
+        elif self.now() - place(experiment) > self.queue_s:
+            waited_s = await self.queue.waited_s(experiment)
+            if waited_s > self.queue_s:
+                await self._end(experiment, Cause.QUEUE_DEADLINE, {"waited_s": waited_s, "limit_s": self.queue_s})
 
     async def _resolve(self, experiment: Experiment) -> None:
         """CREATED: what can't run is refused, the commit's code is fetched."""
         specification = experiment.specification
+        container = next((group.container for group in specification.groups if group.container), None)
         if specification.topology is not Topology.SINGLE:
             why = multi_node_not_supported(specification.topology)
             await self._end(experiment, Cause.NOT_SUPPORTED, {"why": why})
-            return
-        container = next((group.container for group in specification.groups if group.container), None)
-        if self.require_container and container:
+        elif self.require_container and container:
             why = f"The container {container} can't be used: no container engine is enabled, and one is required."
             await self._end(experiment, Cause.NOT_SUPPORTED, {"why": why})
+        elif self.queue.most is not None:  # the notes tell what its machine types mean on this cluster
+            self._fetching.want(experiment)
+
+    async def _end(self, experiment: Experiment, cause: Cause, detail: dict[str, Any]) -> None:
+        self._fetching.forget(experiment.id)
+        await self.journal.end(experiment, cause, detail)
+
+    async def _admit(self, experiment: Experiment) -> None:
+        """A new attempt begins; an archive that has gone meanwhile is fetched again first."""
+        if not self._fetching.has(experiment):
+            self._fetching.want(experiment)
             return
-        fetch = self._fetches.setdefault(experiment.id, Fetch())
-        busy = sum(1 for each in self._fetches.values() if each.task)
-        if fetch.task is None and fetch.next_try_at <= time.time() and busy < MAX_FETCHES:
-            fetch.task = asyncio.create_task(self._fetch(experiment, fetch))
-
-    async def _fetch(self, experiment: Experiment, fetch: Fetch) -> None:
         try:
-            await self._bring_code(experiment, fetch)
-        except Superseded:
-            self._fetches.pop(experiment.id, None)  # it was cancelled meanwhile
-        finally:
-            fetch.task = None
-            self.wake.set()
-
-    async def _bring_code(self, experiment: Experiment, fetch: Fetch) -> None:
-        archive = self.keep.code(code_key(experiment))
-        try:
-            notes = await self.source.fetch(experiment, archive.path)
-        except SourceGone as error:
-            await self._end(experiment, Cause.COMMIT_GONE, {"why": str(error)})
-        except SourceRefused as error:
-            await self._end(experiment, Cause.REFUSED_ARCHIVE, {"why": str(error)})
-        except SourceUnavailable as error:
-            waited = time.time() - experiment.created_at
-            if waited > CODE_S:
-                await self._end(experiment, Cause.NOT_FETCHABLE, {"waited_s": waited, "why": str(error)})
-            fetch.tries += 1
-            fetch.next_try_at = time.time() + min(2.0 ** min(fetch.tries, 6), 60.0)
-            fetch.why = str(error)
-            await self._note(experiment.id, pending_reason=f"Waits for the code: {error}")
-        else:
-            fresh = tuple(note for note in (*self._notes(experiment), *notes) if note not in experiment.notes)
-            await self._note(experiment.id, notes=experiment.notes + fresh, pending_reason="")
-            await self.signal(experiment.id, experiment.progress, Signal.COMMIT_RESOLVED)
-            self._fetches.pop(experiment.id, None)
-
-    def _notes(self, experiment: Experiment) -> list[str]:
-        notes = []
-        for group in experiment.specification.groups:
-            if group.container or group.dockerfile:
-                what = f"container {group.container}" if group.container else "Dockerfile"
-                notes.append(f"The {what} was not used: no container engine is enabled here.")
-            note = self.machines.note(group.machine_type)
-            if note:
-                notes.append(note)
-        return notes
+            progress = await self.journal.signal(experiment.id, experiment.progress, Signal.ADMITTED, held=Held())
+        except Superseded as moved:
+            log.info("a row moved during the pass", why=str(moved))
+            return
+        self._start(replace(experiment, progress=progress, held=Held(), running_at=None))
 
     def _start(self, experiment: Experiment) -> Drive:
         attempt = Attempt(
             experiment_id=experiment.id,
             specification=experiment.specification,
-            machines=self._machines(experiment),
+            machines=self.queue.resolve(experiment),
             progress=experiment.progress,
             held=experiment.held,
             code=self.keep.code(code_key(experiment)),
@@ -227,12 +195,17 @@ class Launch:
             storage_key=str(experiment.repository_id),
             trusted=experiment.trusted,
             running_at=experiment.running_at,
+            avoided_hosts=self.queue.away,
         )
-        drive = Drive(attempt, self.backend, self, self.keep, self.rules, time.time)
+        drive = Drive(attempt, self.backend, self.journal, self.keep, self.rules, self.now)
         task = asyncio.create_task(drive.run(), name=f"experiment {experiment.id}")
-        task.add_done_callback(lambda _: self.wake.set())
+        task.add_done_callback(self._driven)
         self._drives[experiment.id] = (drive, task)
         return drive
+
+    def _driven(self, task: asyncio.Task[Progress]) -> None:
+        if task.cancelled() or task.exception() is None:  # one that broke off waits for the next pass
+            self.wake.set()
 
     def _collect(self) -> None:
         """Let go of drives that are over; what went wrong in one is told, and its row is taken up again."""
@@ -246,155 +219,30 @@ class Launch:
             if error and not isinstance(error, Superseded):
                 log.error("a drive broke off and is taken up again", experiment_id=experiment_id, exc_info=error)
 
-    # --- the queue ---
-
-    async def _admit(self, waiting: list[Experiment], held: list[Experiment]) -> None:
-        await self.backend.ensure_agents()
-        capacity = await self.backend.capacity()
-        away = {each.host for each in await self.books.read(quarantine.hosts)}
-        self._most = capacity if self._most is None else self._most.at_least(capacity)
-        self.machines = self.machines.seeing(self._most)
-        possible = []
-        for experiment in waiting:
-            wanted = self._needs(experiment)
-            if ever_fits(wanted, self._most, self.machines):
-                possible.append(Waiting(experiment.id, experiment.repository_id, wanted, _place_in_queue(experiment)))
-            else:
-                why = self._never(wanted, self._most)
-                await self._end(experiment, Cause.UNSATISFIABLE, {"why": why})
-        running = [Running(e.id, e.repository_id, self._needs(e), tuple(n.node_id for n in e.held.nodes)) for e in held]
-        decided = admit(possible, running, capacity.without(away), self.limits)
-        by_id = {experiment.id: experiment for experiment in waiting}
-        for experiment_id in decided.admitted:
-            experiment = by_id[experiment_id]
-            progress = await self.signal(experiment_id, experiment.progress, Signal.ADMITTED, held=Held())
-            self._start(replace(experiment, progress=progress, held=Held(), running_at=None))
-            self._reasons.pop(experiment_id, None)
-        for experiment_id, shortage in decided.waiting.items():
-            await self._explain(by_id[experiment_id], shortage, sorted(away))
-
-    def _needs(self, experiment: Experiment) -> Needs:
-        return needs(experiment.specification, self._machines(experiment), shared_hosts=self.rules.allow_shared_hosts)
-
-    def _machines(self, experiment: Experiment) -> tuple[Machine, ...]:
-        return tuple(self.machines.resolve(group.machine_type) for group in experiment.specification.groups)
-
-    def _never(self, wanted: Needs, most: Capacity) -> str:
-        if wanted.undeclared:
-            known = sorted(self.machines.table or ())
-            return " ".join(unknown_machine_type(name, known) for name in wanted.undeclared)
-        largest = max(most.nodes, key=lambda node: (node.total.get("GPU", 0), node.total.get("CPU", 0)))
-        return unsatisfiable(wanted.words, largest.total)
-
-    async def _explain(self, experiment: Experiment, shortage: Shortage, away: list[str]) -> None:
-        """Say why it waits: at once when it begins to, then as often as a reader can follow."""
-        group, experiment_id = experiment.specification.groups[0], experiment.id
-        text = why_pending(shortage, machine_type=group.machine_type or "", nodes=group.count, quarantined=away)
-        said_at, said = self._reasons.get(experiment_id, (0.0, ""))
-        if text != said and time.time() - said_at > REASON_S:
-            self._reasons[experiment_id] = (time.time(), text)
-            await self._note(experiment_id, pending_reason=text)
-
-    # --- what belongs to no unfinished attempt ---
+    def _notes(self, experiment: Experiment) -> list[str]:
+        notes = []
+        for group in experiment.specification.groups:
+            if group.container or group.dockerfile:
+                what = f"container {group.container}" if group.container else "Dockerfile"
+                notes.append(f"The {what} was not used: no container engine is enabled here.")
+            note = self.queue.machines.note(group.machine_type)
+            if note:
+                notes.append(note)
+        return notes
 
     async def _sweep(self) -> None:
-        """End and clear what a crash left on nodes and in Ray; a host that proves itself clean may be used again."""
-        if time.time() - self._swept_at < SWEEP_S:
+        """Clear away what belongs to nobody, beside everything else: a node that hangs must not hold up the others."""
+        if self._sweeping or self.now() - self._swept_at < SWEEP_S:
             return
-        self._swept_at = time.time()
-        unfinished = await self.books.read(experiments.unfinished)
-        groups = {
-            f"exp-{e.id}-a{e.progress.attempt}" for e in unfinished if e.state not in {State.CREATED, State.PENDING}
-        }
-        capacity = await self.backend.capacity()
-        away = {each.host for each in await self.books.read(quarantine.hosts)}
-        dirty: set[str] = set()
-        for node in capacity.nodes:
-            try:
-                clean = not node.alive or await self._sweep_node(node.node_id, groups)
-            except (BackendError, NodeError) as error:
-                log.warning("a node could not be swept", host=node.host, why=str(error))
-                clean = False
-            if not clean:
-                dirty.add(node.host)
-        for host in away - dirty:
-            if any(node.alive and node.host == host for node in capacity.nodes):
-                await self.books.write(partial(quarantine.remove, host=host))
-        if not dirty:
-            for name in await self.backend.reservations():
-                if name not in groups:
-                    await self.backend.release(name)
-        self.keep.forget_code({code_key(e) for e in unfinished})
+        self._swept_at = self.now()
+        sweep = Sweep(self.books, self.backend, self.keep, self.rules.grace_s)
+        self._sweeping = asyncio.create_task(sweep.run(), name="sweep")
+        self._sweeping.add_done_callback(self._swept)
 
-    async def _sweep_node(self, node_id: str, groups: set[str]) -> bool:
-        agent = self.backend.agent(node_id)
-        clean = True
-        for key in await agent.inventory():
-            if key.rsplit("-n", 1)[0] not in groups:
-                await agent.stop(key, self.rules.grace_s)
-                clean &= (await agent.clean(key)).empty
-        return clean
-
-    # --- the journal ---
-
-    async def signal(
-        self,
-        experiment_id: int,
-        expected: Progress,
-        signal: Signal,
-        cause: Cause | None = None,
-        *,
-        detail: dict[str, Any] | None = None,
-        held: Held | None = None,
-    ) -> Progress:
-        """Record a fact; the compare-and-swap fails when the row has moved."""
-        new = advance(expected, signal, cause)
-        reason = sentence(cause, detail or {}) if cause else ""
-        if new.state is State.PENDING and signal is Signal.NOT_PLACED:
-            reason = "Ray found no room within 30 s; it keeps its place in the queue."
-
-        def record(connection: Connection) -> bool:
-            return experiments.record(
-                connection, experiment_id, expected, new, at=time.time(), reason=reason, detail=detail, held=held
-            )
-
-        if not await self.books.write(record):
-            raise Superseded(f"experiment {experiment_id} is not {expected.state} any more")
-        log.info("state", experiment_id=experiment_id, state=str(new.state), attempt=new.attempt, reason=reason)
-        if new.state in TERMINAL:
-            self._reasons.pop(experiment_id, None)
-        self.changed()
-        return new
-
-    async def hold(self, experiment_id: int, expected: Progress, held: Held) -> None:
-        """Record what the attempt holds."""
-        unmoved = await self.books.write(
-            lambda c: experiments.record(c, experiment_id, expected, expected, at=time.time(), held=held)
-        )
-        if not unmoved:
-            raise Superseded(f"experiment {experiment_id} is not {expected.state} any more")
-
-    async def quarantine(self, host: str, why: str) -> None:
-        """No admissions on a host until its agent proves it clean."""
-        log.error("host not proven clean", host=host, why=why)
-        await self.books.write(lambda c: quarantine.add(c, Quarantined(host, why, time.time())))
-
-    async def _end(self, experiment: Experiment, cause: Cause, detail: Mapping[str, Any]) -> None:
-        await self.signal(experiment.id, experiment.progress, Signal.ENDED, cause, detail=dict(detail))
-        self._fetches.pop(experiment.id, None)
-
-    async def _note(self, experiment_id: int, **what: Any) -> None:
-        await self.books.write(lambda c: experiments.note(c, experiment_id, **what))
-        self.changed()
-
-
-def _place_in_queue(experiment: Experiment) -> float:
-    return experiment.queued_at or experiment.created_at
-
-
-def code_key(experiment: Experiment) -> str:
-    """What a commit's code is called on every node."""
-    return f"{experiment.repository_id}-{experiment.head_sha}"
+    def _swept(self, task: asyncio.Task[None]) -> None:
+        self._sweeping = None
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("not everything could be swept", why=str(error))
 
 
 def environment(experiment: Experiment, repository_url: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from ci_bot.github.errors import GitHubError, Gone
 from ci_bot.store import deliveries, marks
 from ci_bot.store.inbox import Inbox, NotStored
 from ci_bot.worker.books import Books
+from ci_bot.worker.waiting import any_of
 
 POLL_S = 15.0
 SWEEP_S = 300.0
@@ -42,7 +43,7 @@ class Recovery:
                     await self.sweep(inbox)
                 except (GitHubError, NotStored) as error:
                     log.warning("deliveries could not be swept", why=str(error))
-                await asyncio.wait({asyncio.ensure_future(stop.wait())}, timeout=POLL_S if self.polling else SWEEP_S)
+                await any_of(stop, limit_s=POLL_S if self.polling else SWEEP_S)
         finally:
             await asyncio.to_thread(inbox.close)
 

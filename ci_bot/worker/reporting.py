@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from ci_bot.github.client import GitHub
 from ci_bot.github.errors import GitHubError, Gone, RateLimited, Rejected
@@ -17,12 +18,15 @@ from ci_bot.store import check_runs, experiments, repositories
 from ci_bot.store.check_runs import CheckRunRow
 from ci_bot.store.engine import LeaseLost
 from ci_bot.worker.books import Books
+from ci_bot.worker.waiting import any_of
 
 GAP_S = 1.0
 """Between two writes of one check run that is not completed; the newest state wins."""
 PASS_S = 1.0
 MAX_WAIT_S = 60.0
 MAX_WRITES = 8
+BATCH = 100
+REJECTED_S = 10.0
 ANNOTATIONS = 50
 """How many one request may carry."""
 log = structlog.get_logger()
@@ -38,34 +42,36 @@ class Reporting:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     delivered: int = 0
     undeliverable: int = 0
+    now: Callable[[], float] = time.time
     _sending: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     _held: dict[int, float] = field(default_factory=dict)
     """Installations that GitHub has told to wait, and until when."""
+    _unshown: dict[int, float] = field(default_factory=dict)
+    """Experiments that could not be rendered, and when to try again."""
     _doubtful: int | None = None
     """The newest row that a former worker may have sent without hearing GitHub's answer."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass until told to stop."""
         while not stop.is_set():
+            self.wake.clear()  # before the rows are read: what comes during the pass is not slept over
             wait_s = await self.step()
-            self.wake.clear()
-            waiters = [asyncio.ensure_future(self.wake.wait()), asyncio.ensure_future(stop.wait())]
-            await asyncio.wait(waiters, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
-            for waiter in waiters:
-                waiter.cancel()
+            await any_of(self.wake, stop, limit_s=wait_s)
         await asyncio.gather(*self._sending.values(), return_exceptions=True)
 
     async def step(self) -> float:
         """One pass; gives the seconds after which another is of use."""
         if self._doubtful is None:
             self._doubtful = await self.books.read(check_runs.last_id)
-        for experiment in await self.books.read(experiments.unreported):
-            await self._render(experiment)
-        wait_s = PASS_S
-        for row in await self.books.read(lambda c: check_runs.due(c, time.time())):
-            if row.id in self._sending or len(self._sending) >= MAX_WRITES:
+        unreported = await self.books.read(lambda c: experiments.unreported(c, BATCH))
+        for experiment in unreported:
+            await self._show(experiment)
+        wait_s = PASS_S if len(unreported) < BATCH else 0.0
+        busy = set(self._sending)  # a row that is read while it is sent does not know of GitHub's answer yet
+        for row in await self.books.read(lambda c: check_runs.due(c, self.now())):
+            if row.id in busy or row.id in self._sending or len(self._sending) >= MAX_WRITES:
                 continue
-            pause_s = 0.0 if row.completed else (row.acknowledged_at or 0.0) + GAP_S - time.time()
+            pause_s = 0.0 if row.completed else (row.acknowledged_at or 0.0) + GAP_S - self.now()
             if pause_s > 0:
                 wait_s = min(wait_s, pause_s)
                 continue
@@ -79,6 +85,20 @@ class Reporting:
         if not task.cancelled() and (error := task.exception()):
             log.error("not sent", check_run=row_id, why=str(error))
         self.wake.set()
+
+    async def _show(self, experiment: Experiment) -> None:
+        if self._unshown.get(experiment.id, 0.0) > self.now():
+            return
+        try:
+            await self._render(experiment)
+        except (LeaseLost, SQLAlchemyError):
+            raise
+        except Exception:
+            # One experiment that we can't put into words must not silence the others.
+            log.exception("not rendered: this is a defect of Descent's", experiment_id=experiment.id)
+            self._unshown[experiment.id] = self.now() + MAX_WAIT_S
+        else:
+            self._unshown.pop(experiment.id, None)
 
     async def _render(self, experiment: Experiment) -> None:
         history = await self.books.read(lambda c: experiments.transitions(c, experiment.id))
@@ -104,29 +124,35 @@ class Reporting:
         except Exception:
             # One check run that we can't digest must neither be given up nor hold up the others.
             log.exception("a check run could not be sent: this is a defect of Descent's", check_run=row.id)
-            await self.books.write(lambda c: check_runs.failed(c, row.id, time.time() + MAX_WAIT_S))
+            await self.books.write(lambda c: check_runs.failed(c, row.id, self.now() + MAX_WAIT_S))
 
     async def _deliver(self, row: CheckRunRow) -> None:
         repository = await self.books.read(lambda c: repositories.get(c, row.repository_id))
         if repository is None:
             await self._give_up(row, "the repository or the installation is gone")
             return
-        held_s = self._held.get(repository.installation_id, 0.0) - time.time()
+        held_s = self._held.get(repository.installation_id, 0.0) - self.now()
         if held_s > 0:
-            await self.books.write(lambda c: check_runs.failed(c, row.id, time.time() + held_s))
+            await self.books.write(lambda c: check_runs.postponed(c, row.id, self.now() + held_s))
             return
         try:
             await self._write(repository, row)
-        except (Gone, Rejected) as error:
+        except Gone as error:
             await self._give_up(row, str(error))
+        except Rejected as error:
+            if row.completed:
+                await self._give_up(row, str(error))
+            else:  # what is wanted next may please better, and the end must be delivered
+                log.error("github rejects a check run", name=row.name, head_sha=row.head_sha, why=str(error))
+                await self.books.write(lambda c: check_runs.failed(c, row.id, self.now() + REJECTED_S))
         except RateLimited as error:
             until = self._held[repository.installation_id] = error.until
             log.warning("github asks to wait", repository=repository.full_name, until=until)
-            await self.books.write(lambda c: check_runs.failed(c, row.id, until))
+            await self.books.write(lambda c: check_runs.postponed(c, row.id, until))
         except GitHubError as error:
-            pause_s = min(2.0**row.tries, MAX_WAIT_S) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            pause_s = min(2.0 ** min(row.tries, 6), MAX_WAIT_S) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
             log.warning("github can't be written to", repository=repository.full_name, why=str(error))
-            await self.books.write(lambda c: check_runs.failed(c, row.id, time.time() + pause_s))
+            await self.books.write(lambda c: check_runs.failed(c, row.id, self.now() + pause_s))
         else:
             self.delivered += 1
 
@@ -157,7 +183,7 @@ class Reporting:
                 digest=digest,
                 github_id=github_id,
                 annotations_sent=annotations_sent,
-                at=time.time(),
+                at=self.now(),
             )
         )
 

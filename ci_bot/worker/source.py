@@ -6,7 +6,7 @@ from pathlib import Path
 from ci_bot.github.client import GitHub
 from ci_bot.github.errors import Forbidden, GitHubError, Gone, TooLarge
 from ci_bot.records import Experiment, Repository
-from ci_bot.worker.launch import SourceGone, SourceRefused, SourceUnavailable
+from ci_bot.worker.fetching import SourceGone, SourceRefused, SourceUnavailable
 from launcher.archive import DamagedArchive, RefusedArchive, missing
 
 MAX_ARCHIVE_BYTES = 2 << 30

@@ -1,4 +1,4 @@
-"""What belongs to no unfinished attempt: ended, cleared and given back; a host that proves itself clean is used again."""
+"""What belongs to no unfinished attempt is ended, cleared and given back; a host that proves itself clean is used."""
 
 import asyncio
 from dataclasses import dataclass

@@ -213,7 +213,6 @@ class RayBackend:
             else:
                 future.set_result(result)
 
-
     async def _unless_moved(self, answer: Coroutine[Any, Any, bytes], connection: Connection) -> bytes:
         """The answer of a driver that is connecting, which a head that died meanwhile keeps waiting for a minute."""
         task = asyncio.create_task(answer)

@@ -34,6 +34,8 @@ def kill(stack: Stack, victim: Victim) -> list[int]:
         os.kill(pid, signal.SIGKILL)
     if victim is Victim.UP and stack.process and pids:
         stack.process.wait(10)
+        if stack.process.stdout:
+            stack.process.stdout.close()
     return pids
 
 

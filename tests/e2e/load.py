@@ -112,15 +112,13 @@ class Load:
         self.dice.shuffle(kinds)
         return [pushed for kind in kinds for pushed in self.push(kind)]
 
-    def push(self, kind: Kind) -> list[Pushed]:
-        """Push what should come to this; superseding takes two."""
+    def push(self, kind: Kind, seconds: float | None = None) -> list[Pushed]:
+        """Push what should come to this, after some seconds of running; superseding takes two."""
         branch = f"{kind}-{len(self.pushed)}"
-        seconds = self.dice.uniform(0.5, 2.0)
+        seconds = self.dice.uniform(0.5, 2.0) + 4 * (kind is Kind.LONG) if seconds is None else seconds
         match kind:
-            case Kind.SUCCESS:
+            case Kind.SUCCESS | Kind.LONG:
                 return [self._commit(kind, "main", seconds, 0)]
-            case Kind.LONG:
-                return [self._commit(kind, "main", 5 + seconds, 0)]
             case Kind.FAILURE:
                 return [self._commit(kind, "main", seconds, 3)]
             case Kind.CANCELLED:

@@ -88,7 +88,7 @@ def test_every_push_comes_to_its_true_end_whoever_is_killed(ground: Ground, vict
 
 def test_what_happened_while_github_was_unreachable_is_reported_once_it_is_back(ground: Ground) -> None:
     stack, pushes = ground.stack, mixed(ground, "unreachable")
-    (running,) = pushes.push(Kind.LONG)
+    (running,) = pushes.push(Kind.SUCCESS, 2.5)
     pushes.repo.wait(running.sha, lambda e: e.state is State.RUNNING)
     stack.control.down("reset")
     pushes.push(Kind.FAILURE)

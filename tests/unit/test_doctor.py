@@ -72,8 +72,8 @@ def test_sqlite_on_a_shared_file_system_is_a_problem_and_postgresql_beside_one_i
 
 def test_the_file_system_of_a_path_is_that_of_the_deepest_mount_around_it(tmp_path: Path) -> None:
     mounts = (
-        "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
         f"30 22 0:40 / {tmp_path} rw - nfs4 server:/export rw\n"
+        "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
         f"31 22 0:41 / {tmp_path}-other rw - tmpfs tmpfs rw\n"
     )
     assert file_system_of(tmp_path / "data", mounts) == "nfs4"

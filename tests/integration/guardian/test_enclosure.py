@@ -25,6 +25,16 @@ def test_the_probe_proves_the_sandbox() -> None:
     assert capability.why == ""
 
 
+def test_the_probe_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
+    old, busy = tmp_path / "descent-probe-old", tmp_path / "descent-probe-busy"
+    for place in (old, busy):
+        (place / "inside").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    capability = sandbox.probe(below=tmp_path)
+    assert capability.ok, capability.why
+    assert list(tmp_path.iterdir()) == [busy]
+
+
 def test_the_command_is_nobody_in_particular(enclosed: Attempt) -> None:
     status = _said(enclosed, "id -u; id -g; id -un; grep -E '^(Cap|NoNewPrivs|Groups)' /proc/self/status")
     uid, gid, name, *fields = status.splitlines()

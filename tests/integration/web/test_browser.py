@@ -45,7 +45,7 @@ def page(chromium: Any) -> Iterator[Any]:
     complaints: list[str] = []
     page.on("console", lambda said: complaints.append(said.text) if said.type in {"error", "warning"} else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(20_000)
     yield page
     context.close()
     assert complaints == []
@@ -53,6 +53,7 @@ def page(chromium: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def expect() -> Any:
+    sync_api.expect.set_options(timeout=20_000)  # the machine may be busy; what comes sooner is seen sooner
     return sync_api.expect
 
 

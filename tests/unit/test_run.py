@@ -1,0 +1,120 @@
+"""What `descent run` shows: a plan before anything starts, and experiments as they go."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci_bot.records import Experiment, Transition
+from ci_bot.run.follow import Follower
+from ci_bot.run.place import OnlyOurs
+from ci_bot.run.plan import Planner
+from ci_bot.worker.launch import Launch
+from launcher.controller import Rules
+from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.keep import Keep
+from launcher.machines import GIB, Machine, Machines
+from launcher.state import Cause, Progress, State
+
+CAP_BYTES = 1 << 20
+RULES = Rules(time_limit_s=3600)
+
+
+def specification(**group: Any) -> Specification:
+    worker = NodeGroup(role=Role.WORKER, command="python train.py --api-key hunter22", **group)
+    return Specification(name="digits", topology=Topology.SINGLE, groups=(worker,), env={"API_TOKEN": "hunter22"})
+
+
+def experiment(state: State, attempt: int = 1, **more: Any) -> Experiment:
+    said = {"detail": {}, "created_at": 0.0, "state_at": 0.0, **more}
+    return Experiment(
+        7, 1, 0, "digits", "a" * 40, "refs/heads/main", "digits", 0, "Train", specification(), "config.yaml", "",
+        Progress(state=state, attempt=attempt), **said,
+    )  # fmt: skip
+
+
+def history(*states: State, attempt: int = 1) -> list[Transition]:
+    return [Transition(number, attempt, state, float(number)) for number, state in enumerate(states)]
+
+
+def follower(root: Path, *, as_json: bool = False) -> Follower:
+    return Follower(Keep(root), CAP_BYTES, as_json)
+
+
+def log(root: Path, attempt: int, text: str) -> None:
+    segments = Keep(root).log(7, attempt, CAP_BYTES)
+    segments.put(segments.size, text.encode())
+    segments.close()
+
+
+def test_a_plan_says_what_a_machine_type_means_here() -> None:
+    table = {"P4000": Machine("P4000", gpus=1, cpus=8, memory_bytes=30 * GIB)}
+    lines = Planner(Machines(table), RULES).lines(specification(machine_type="P4000", count=2), {})
+    assert lines[0] == "digits: single, ended after 1 h 00 min, 0 retries"
+    assert "  worker × 2 on P4000: 8 CPUs, 1 GPU, 30 GiB of memory" in lines
+
+
+def test_a_plan_says_that_a_machine_type_is_not_there() -> None:
+    lines = Planner(Machines({"C3": Machine("C3")}), RULES).lines(specification(machine_type="K80"), {})
+    assert "    never starts: machine type K80 is not in machines.yaml; it has C3" in lines
+
+
+def test_a_plan_shows_no_credential() -> None:
+    planner, told = Planner(Machines(), RULES), {"API_TOKEN": "hunter22", "EPOCHS": "3"}
+    shown = "\n".join(planner.lines(specification(), told)) + json.dumps(planner.record(specification(), told))
+    assert "hunter22" not in shown
+    assert "EPOCHS=3" in shown
+
+
+def test_the_record_of_a_plan_has_a_row_for_each_node() -> None:
+    record = Planner(Machines(), RULES).record(specification(count=2, machine_type="P4000"), {})
+    assert [(node["role"], node["index"]) for node in record["nodes"]] == [("worker", 0), ("worker", 1)]
+    assert record["nodes"][0]["resources"] == {"CPU": 1, "GPU": 1}
+
+
+def test_every_transition_and_every_line_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    showing = follower(tmp_path)
+    states = history(State.CREATED, State.PENDING, attempt=0) + history(State.PROVISIONING, State.RUNNING)
+    showing.show(experiment(State.RUNNING), states)
+    log(tmp_path, 1, "one\nhalf a ")
+    showing.show(experiment(State.RUNNING), states)
+    log(tmp_path, 1, "line\nthe end")
+    ended = replace(experiment(State.STOPPED), progress=Progress(State.STOPPED, 1, Cause.SUCCEEDED))
+    states += history(State.NETWORK_TEARDOWN, State.STOPPED)
+    showing.show(ended, states)
+    showing.show(ended, states)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "digits at aaaaaaa of digits: Train"
+    assert [line for line in said if "│" in line] == ["  │ one", "  │ half a line", "  │ the end"]
+    assert [line.split()[2] for line in said if line.lstrip().startswith("+")] == [each.state for each in states]
+    assert said[-1].startswith("STOPPED")
+
+
+def test_a_retry_shows_its_own_log_from_the_beginning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    showing = follower(tmp_path)
+    log(tmp_path, 1, "first\n")
+    log(tmp_path, 2, "second\n")
+    states = history(State.RUNNING, State.NETWORK_TEARDOWN, State.PENDING)
+    showing.show(experiment(State.PENDING), states)
+    showing.show(experiment(State.RUNNING, 2), states + history(State.RUNNING, attempt=2))
+    said = capsys.readouterr().out
+    assert (said.count("│ first"), said.count("│ second")) == (1, 1)
+
+
+def test_json_has_transitions_alone_and_the_log_is_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log(tmp_path, 1, "the token is hunter22\n")
+    reason = "Waits for a machine."
+    follower(tmp_path, as_json=True).show(experiment(State.RUNNING, pending_reason=reason), history(State.RUNNING))
+    said = capsys.readouterr()
+    assert [json.loads(line)["state"] for line in said.out.splitlines()] == ["RUNNING"]
+    assert "│ the token is ***" in said.err
+    assert reason in said.err
+
+
+def test_on_a_cluster_that_is_not_ours_alone_nothing_is_swept_away() -> None:
+    assert "_sweep" in vars(Launch), "the launch loop sweeps elsewhere now: OnlyOurs must leave that out"
+    assert "_sweep" in vars(OnlyOurs)

@@ -1,0 +1,582 @@
+"""What the launch loop promises, over a real store and a cluster that behaves as told."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ci_bot.records import Claim, ClaimKind, Experiment, Wish
+from ci_bot.store import experiments, quarantine
+from ci_bot.store.engine import LeaseLost
+from ci_bot.store.experiments import Draft
+from ci_bot.store.quarantine import Quarantined
+from ci_bot.worker.books import Books
+from ci_bot.worker.fetching import CODE_S, MAX_FETCHES, SourceGone, SourceRefused, SourceUnavailable, code_key
+from ci_bot.worker.launch import Launch
+from ci_bot.worker.queue import REASON_S
+from launcher.backend import HeadLost
+from launcher.controller import Rules
+from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.keep import Keep
+from launcher.machines import Machine, Machines
+from launcher.node_types import PrepareOrder, StartOrder
+from launcher.placement import Limits
+from launcher.state import Cause, State
+from tests.fakes import Command, FakeBackend, Host, Run, clock, names, play, skip
+
+CLAIM = Claim(ClaimKind.BRANCH, "refs/heads/main", lasting=True)
+TABLE = Machines({"small": Machine("small"), "large": Machine("large", cpus=3), "huge": Machine("huge", cpus=64)})
+
+
+@dataclass
+class FakeSource:
+    """Commits that arrive after a while, or what the next tries raise."""
+
+    takes_s: float = 0.1
+    faults: list[Exception] = field(default_factory=list)
+    always: Exception | None = None
+    asked: list[tuple[float, str]] = field(default_factory=list)
+    busy: int = 0
+    most_busy: int = 0
+    notes: tuple[str, ...] = ()
+
+    async def fetch(self, experiment: Experiment, destination: Path) -> tuple[str, ...]:
+        if destination.exists():
+            return self.notes
+        self.asked.append((asyncio.get_running_loop().time(), code_key(experiment)))
+        self.busy += 1
+        self.most_busy = max(self.busy, self.most_busy)
+        try:
+            await asyncio.sleep(self.takes_s)
+        finally:
+            self.busy -= 1
+        if self.always or self.faults:
+            raise self.always or self.faults.pop(0)
+        destination.write_bytes(b"the archive")
+        return self.notes
+
+    def repository_url(self, experiment: Experiment) -> str:
+        return f"https://example.invalid/{experiment.full_name}"
+
+
+@dataclass
+class House:
+    """A launch loop with all that it needs."""
+
+    books: Books
+    root: Path
+    command: Command = field(default_factory=lambda: Command(runs_s=5))
+    machines: Machines = TABLE
+    limits: Limits = field(default_factory=Limits)
+    queue_s: float = 7 * 86400
+    require_container: bool = False
+    source: FakeSource = field(default_factory=FakeSource)
+
+    def build(self) -> None:
+        self.host = Host("host-a", self.command)
+        self.backend = FakeBackend({"n1": self.host})
+        self.keep = Keep(self.root / "keep")
+        self.changed = asyncio.Event()
+        self.launch = self.worker()
+        self.stop = asyncio.Event()
+
+    def worker(self) -> Launch:
+        return Launch(
+            books=self.books,
+            backend=self.backend,
+            keep=self.keep,
+            source=self.source,
+            machines=self.machines,
+            rules=Rules(grace_s=1),
+            limits=self.limits,
+            queue_s=self.queue_s,
+            require_container=self.require_container,
+            changed=self.changed.set,
+            now=clock,
+        )
+
+    async def create(self, name: str = "digits", sha: str = "a", at: float | None = None, **changes: Any) -> int:
+        group = NodeGroup(role=Role.WORKER, command="true", machine_type=changes.pop("machine", "small"))
+        specification = Specification(
+            name=name, topology=changes.pop("topology", Topology.SINGLE), groups=(group,)
+        ).model_copy(update=changes.pop("specification", {}))
+        draft = Draft(changes.pop("repository_id", 1), 1, "octo/digits", sha * 40, "refs/heads/main", name,
+                      specification, "config.yaml", "")  # fmt: skip
+        created_at = clock() if at is None else at
+        found, _ = await self.books.write(lambda c: experiments.create(c, replace(draft, **changes), CLAIM, created_at))
+        return found
+
+    async def get(self, experiment_id: int) -> Experiment:
+        found = await self.books.read(lambda c: experiments.get(c, experiment_id))
+        assert found
+        return found
+
+    async def wish(self, experiment_id: int) -> None:
+        wished = Wish("octocat", "cancelled by octocat", clock())
+        await self.books.write(lambda c: experiments.wish(c, experiment_id, wished))
+        self.launch.wake.set()
+
+    async def until(self, experiment_id: int, *states: State) -> Experiment:
+        async with asyncio.timeout(900):
+            while True:
+                self.changed.clear()
+                found = await self.get(experiment_id)
+                if found.state in states:
+                    return found
+                await self.changed.wait()
+
+    async def states(self, experiment_id: int) -> list[State]:
+        return [each.state for each in await self.books.read(lambda c: experiments.transitions(c, experiment_id))]
+
+
+def lived(house: House, story: Callable[[House], Any]) -> None:
+    """Play a story while the loop runs."""
+
+    async def main() -> None:
+        house.build()
+        loop = asyncio.create_task(house.launch.run(house.stop))
+        try:
+            await story(house)
+        finally:
+            house.stop.set()
+            await asyncio.gather(loop, return_exceptions=True)
+            await house.launch.leave()
+        loop.result()
+
+    play(main())
+
+
+@pytest.fixture
+def house(books: Books, tmp_path: Path) -> House:
+    return House(books, tmp_path)
+
+
+# --- the walk ---
+
+
+def test_an_experiment_goes_from_created_to_stopped(house: House) -> None:
+    async def story(house: House) -> None:
+        one = await house.create()
+        ended = await house.until(one, State.STOPPED, State.ERROR, State.FAILED)
+        assert ended.state is State.STOPPED
+        assert (await house.states(one))[:3] == [State.CREATED, State.PENDING, State.PROVISIONING]
+
+    lived(house, story)
+
+
+def test_an_experiment_is_never_driven_twice_at_once(house: House) -> None:
+    async def story(house: House) -> None:
+        several = [await house.create(name, name) for name in "abcd"]
+        for one in several:
+            await house.until(one, State.STOPPED)
+        assert len(names(house.backend.calls, "start")) == 4
+        assert [call for call in house.backend.calls if call[0] == "reserve"] == [
+            ("reserve", f"exp-{one}-a1") for one in several
+        ]
+
+    lived(house, story)
+
+
+def test_a_wish_ends_what_waits_at_once_and_what_runs_through_its_teardown(house: House) -> None:
+    async def story(house: House) -> None:
+        house.source.takes_s = 1000
+        waiting = await house.create("waiting", "b")
+        await asyncio.sleep(3)
+        await house.wish(waiting)
+        assert (await house.until(waiting, State.CANCELLED)).progress.attempt == 0
+        assert house.source.busy == 0
+        house.source.takes_s = 0.1
+        running = await house.create("running", "c")
+        await house.until(running, State.RUNNING)
+        await house.wish(running)
+        await house.until(running, State.CANCELLED)
+        assert State.NETWORK_TEARDOWN in await house.states(running)
+
+    lived(house, story)
+
+
+def test_a_shutdown_puts_what_runs_back_at_no_cost(house: House) -> None:
+    house.command = Command()
+
+    async def story(house: House) -> None:
+        one = await house.create()
+        await house.until(one, State.RUNNING)
+        house.stop.set()
+        await house.launch.drain(25)
+        back = await house.get(one)
+        assert (back.state, back.progress.infrastructure_retries_used) == (State.PENDING, 0)
+        assert house.host.runs == {}
+
+    lived(house, story)
+
+
+def test_a_worker_that_leaves_touches_nothing_and_the_next_one_goes_on(house: House) -> None:
+    house.command = Command(runs_s=100)
+
+    async def story(house: House) -> None:
+        one = await house.create()
+        await house.until(one, State.RUNNING)
+        house.stop.set()
+        await house.launch.leave()
+        assert len(house.host.runs) == 1
+        stop, second = asyncio.Event(), house.worker()
+        running = asyncio.create_task(second.run(stop))
+        await house.until(one, State.STOPPED)
+        stop.set()
+        await running
+        assert len(names(house.backend.calls, "start")) == 1
+
+    lived(house, story)
+
+
+def test_a_worker_that_lost_its_lease_stops_and_writes_nothing(house: House) -> None:
+    async def story(house: House) -> None:
+        one = await house.create()
+        await house.until(one, State.RUNNING)
+        house.books.epoch = 0
+        await asyncio.sleep(60)
+        assert names(house.backend.calls, "clean", "release") == []
+        assert (await house.get(one)).state is State.RUNNING
+
+    with pytest.raises(LeaseLost):
+        lived(house, story)
+
+
+def test_ray_s_silence_is_said_to_those_who_wait_and_ends_nothing(house: House) -> None:
+    async def story(house: House) -> None:
+        one = await house.create(machine="huge")
+        await house.until(one, State.PENDING)
+        house.backend.head_down = True
+        await asyncio.sleep(70)
+        assert "Ray" in (await house.get(one)).pending_reason
+        await house.wish(one)
+        await house.until(one, State.CANCELLED)
+
+    lived(house, story)
+
+
+# --- the queue ---
+
+
+def test_the_queue_is_first_in_first_out_and_nobody_overtakes_on_a_machine_type(house: House) -> None:
+    async def story(house: House) -> None:
+        first = await house.create("first", "a", machine="large")
+        await house.until(first, State.RUNNING)
+        second = await house.create("second", "b", machine="large")
+        await house.until(second, State.PENDING)
+        third = await house.create("third", "c", machine="large")
+        fourth = await house.create("fourth", "d", machine="small")
+        await house.until(fourth, State.RUNNING)
+        for one in (second, third):
+            assert (await house.get(one)).state is State.PENDING
+        await house.until(third, State.STOPPED)
+        started = [name for method, name in house.backend.calls if method == "reserve"]
+        assert started == [f"exp-{one}-a1" for one in (first, fourth, second, third)]
+
+    lived(house, story)
+
+
+@pytest.mark.parametrize("limits", [Limits(max_running=1), Limits(max_running_per_repository=1)])
+def test_a_limit_keeps_the_next_one_waiting_and_names_it(house: House, limits: Limits) -> None:
+    house.limits = limits
+
+    async def story(house: House) -> None:
+        first, second = await house.create("one", "a"), await house.create("two", "b")
+        await house.until(first, State.RUNNING)
+        await asyncio.sleep(2)
+        waiting = await house.get(second)
+        assert waiting.state is State.PENDING
+        assert "MAX_RUNNING" in waiting.pending_reason
+        await house.until(second, State.STOPPED)
+
+    lived(house, story)
+
+
+def test_why_it_waits_is_said_at_once_and_refreshed_at_most_once_a_minute(house: House) -> None:
+    house.command = Command()
+
+    async def story(house: House) -> None:
+        await house.until(await house.create("running", "a", machine="large"), State.RUNNING)
+        one = await house.create("one", "b", machine="large")
+        await house.until(one, State.PENDING)
+        await asyncio.sleep(2)
+        assert (await house.get(one)).pending_reason
+        version = (await house.get(one)).version
+        for second in range(100):
+            house.host.cpus = 4 + (second % 7) / 4  # what is free changes all the time
+            await asyncio.sleep(1)
+        assert (await house.get(one)).version - version <= 100 / REASON_S + 1
+
+    lived(house, story)
+
+
+def test_what_no_declared_machine_can_run_is_failed_and_says_what_exists(house: House) -> None:
+    async def story(house: House) -> None:
+        one = await house.create(machine="K80")
+        ended = await house.until(one, State.FAILED)
+        assert ended.progress.cause is Cause.UNSATISFIABLE
+        assert "large" in ended.detail["why"]
+
+    lived(house, story)
+
+
+def test_a_declared_machine_that_is_absent_is_waited_for_until_the_queue_deadline(house: House) -> None:
+    house.queue_s = 3600
+
+    async def story(house: House) -> None:
+        one = await house.create(machine="huge")
+        await house.until(one, State.PENDING)
+        skip(3590)
+        await asyncio.sleep(5)
+        assert (await house.get(one)).state is State.PENDING
+        ended = await house.until(one, State.ERROR)
+        assert ended.progress.cause is Cause.QUEUE_DEADLINE
+        assert 3600 <= clock() - ended.created_at < 3630
+
+    lived(house, story)
+
+
+def test_the_queue_deadline_does_not_count_the_time_that_it_ran(house: House) -> None:
+    house.queue_s, house.command = 3600, Command()
+
+    async def story(house: House) -> None:
+        one = await house.create()
+        await house.until(one, State.RUNNING)
+        skip(2 * 3600)
+        house.backend.verdict = "lost"
+        await house.until(one, State.PENDING)
+        house.backend.verdict = None
+        await house.until(one, State.RUNNING, State.ERROR)
+        assert (await house.get(one)).state is State.RUNNING
+        await house.wish(one)
+        await house.until(one, State.CANCELLED)
+
+    lived(house, story)
+
+
+def test_an_attempt_that_ray_has_no_room_for_goes_back_to_its_place(house: House) -> None:
+    async def story(house: House) -> None:
+        house.backend.polls_until_placed = math.inf
+        one = await house.create()
+        await house.until(one, State.PROVISIONING)
+        queued_at = (await house.get(one)).queued_at
+        await house.until(one, State.PENDING)
+        house.backend.polls_until_placed = 0
+        ended = await house.until(one, State.STOPPED)
+        assert (ended.queued_at, ended.progress.tries) == (queued_at, 1)
+
+    lived(house, story)
+
+
+def test_a_host_in_quarantine_gets_nothing(house: House) -> None:
+    async def story(house: House) -> None:
+        house.backend.faults["inventory"] = [HeadLost("it does not say")] * 3
+        await house.books.write(lambda c: quarantine.add(c, Quarantined("host-a", "a process is left", clock())))
+        one = await house.create()
+        await house.until(one, State.PENDING)
+        await asyncio.sleep(10)
+        assert (await house.get(one)).state is State.PENDING
+        assert "host-a" in (await house.get(one)).pending_reason
+        await house.until(one, State.STOPPED)
+
+    lived(house, story)
+
+
+def test_a_full_disk_of_our_own_stops_admission(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(house: House) -> None:
+        monkeypatch.setattr(house.keep, "free_bytes", lambda: 1000)
+        one = await house.create()
+        await house.until(one, State.PENDING)
+        await asyncio.sleep(10)
+        assert "disk" in (await house.get(one)).pending_reason
+        monkeypatch.undo()
+        await house.until(one, State.STOPPED)
+
+    lived(house, story)
+
+
+# --- what can't run ---
+
+
+def test_a_topology_that_is_not_supported_is_failed_before_anything_is_fetched(house: House) -> None:
+    async def story(house: House) -> None:
+        one = await house.create(topology=Topology.MULTI_MPI)
+        assert (await house.until(one, State.FAILED)).progress.cause is Cause.NOT_SUPPORTED
+        assert house.source.asked == []
+
+    lived(house, story)
+
+
+def test_a_container_that_is_required_and_can_not_be_used_is_failed(house: House) -> None:
+    house.require_container = True
+
+    async def story(house: House) -> None:
+        group = NodeGroup(role=Role.WORKER, command="true", container="python:3")
+        one = await house.create(specification={"groups": (group,)})
+        assert "python:3" in (await house.until(one, State.FAILED)).detail["why"]
+
+    lived(house, story)
+
+
+# --- the code ---
+
+
+def test_code_that_is_not_to_be_had_now_is_fetched_again_with_growing_pauses(house: House) -> None:
+    async def story(house: House) -> None:
+        house.source.faults = [SourceUnavailable("502")] * 4
+        await house.until(await house.create(), State.STOPPED)
+        at = [when for when, _ in house.source.asked]
+        pauses = [later - earlier for earlier, later in pairwise(at)]
+        assert len(pauses) == 4
+        assert pauses == sorted(pauses)
+
+    lived(house, story)
+
+
+def test_code_that_can_not_be_fetched_for_6_hours_is_an_error(house: House) -> None:
+    async def story(house: House) -> None:
+        house.source.always = SourceUnavailable("502")
+        one = await house.create()
+        await asyncio.sleep(20)
+        assert "502" in (await house.get(one)).pending_reason
+        skip(CODE_S - 60)
+        ended = await house.until(one, State.ERROR)
+        assert ended.progress.cause is Cause.NOT_FETCHABLE
+        assert CODE_S <= clock() - ended.created_at < CODE_S + 70
+        assert "Waits" not in ended.pending_reason
+
+    lived(house, story)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [(SourceGone("404"), Cause.COMMIT_GONE), (SourceRefused("a link"), Cause.REFUSED_ARCHIVE)],
+)
+def test_code_that_can_never_be_had_ends_the_experiment(house: House, error: Exception, cause: Cause) -> None:
+    async def story(house: House) -> None:
+        house.source.always = error
+        assert (await house.until(await house.create(), State.ERROR, State.FAILED)).progress.cause is cause
+
+    lived(house, story)
+
+
+def test_a_defect_in_fetching_one_commit_holds_up_no_other_and_does_not_spin(house: House) -> None:
+    async def story(house: House) -> None:
+        house.source.faults = [ValueError("a defect")] * 3
+        await house.until(await house.create(), State.STOPPED)
+        assert len(house.source.asked) == 4
+        assert house.source.asked[-1][0] > 10
+
+    lived(house, story)
+
+
+def test_a_few_commits_are_fetched_at_a_time_and_one_commit_only_once(house: House) -> None:
+    house.machines = Machines()
+
+    async def story(house: House) -> None:
+        several = [await house.create(f"{sha}-{number}", sha) for sha in "abcdefg" for number in range(2)]
+        for one in several:
+            await house.until(one, State.STOPPED)
+        assert house.source.most_busy == MAX_FETCHES
+        assert len(house.source.asked) == 7
+        assert not house.launch._fetching._fetches
+
+    lived(house, story)
+
+
+def test_an_archive_that_was_evicted_while_its_experiment_waited_is_fetched_again(house: House) -> None:
+    async def story(house: House) -> None:
+        house.backend.polls_until_placed = math.inf
+        one = await house.create()
+        waiting = await house.until(one, State.PENDING, State.PROVISIONING)
+        house.keep.code(code_key(waiting)).path.unlink()
+        house.backend.polls_until_placed = 0
+        house.host.whole.clear()
+        await house.until(one, State.STOPPED)
+        assert len(house.source.asked) == 2
+
+    lived(house, story)
+
+
+def test_what_the_archive_lacks_is_noted_once(house: House) -> None:
+    house.source.notes = ("The repository has submodules.",)
+
+    async def story(house: House) -> None:
+        assert (await house.until(await house.create(), State.STOPPED)).notes == house.source.notes
+
+    lived(house, story)
+
+
+# --- the sweep ---
+
+FOREIGN = "exp-999-a1-n0"
+
+
+def foreign(house: House) -> None:
+    start = StartOrder("true", {}, (), "none", None, None, 1, 1, 1)
+    house.host.runs[FOREIGN] = Run(PrepareOrder("1-x", "1", True, "none"), start, clock())
+    house.backend.groups["exp-999-a1"] = ()
+
+
+def test_what_belongs_to_no_unfinished_attempt_is_ended_cleared_and_given_back(house: House) -> None:
+    async def story(house: House) -> None:
+        foreign(house)
+        await asyncio.sleep(70)
+        assert house.host.ended[FOREIGN].exit is not None
+        assert house.backend.groups == {}
+
+    lived(house, story)
+
+
+def test_a_foreign_group_is_kept_while_a_node_is_not_clean(house: House) -> None:
+    async def story(house: House) -> None:
+        foreign(house)
+        house.host.leftovers = [("python (pid 7)",)] * 9999
+        await asyncio.sleep(200)
+        assert list(house.backend.groups) == ["exp-999-a1"]
+
+    lived(house, story)
+
+
+def test_the_sweep_leaves_what_runs_alone(house: House) -> None:
+    house.command = Command(runs_s=200)
+
+    async def story(house: House) -> None:
+        one = await house.create()
+        await house.until(one, State.RUNNING)
+        await asyncio.sleep(150)
+        assert names(house.backend.calls, "stop", "release") == []
+        await house.until(one, State.STOPPED)
+
+    lived(house, story)
+
+
+def test_a_quarantine_is_lifted_when_the_agent_proves_the_host_clean(house: House) -> None:
+    async def story(house: House) -> None:
+        await house.books.write(lambda c: quarantine.add(c, Quarantined("host-a", "a process is left", clock())))
+        await house.books.write(lambda c: quarantine.add(c, Quarantined("host-b", "it is away", clock())))
+        foreign(house)
+        house.host.leftovers = [("python (pid 7)",)]
+        await asyncio.sleep(15)
+        assert len(await house.books.read(quarantine.hosts)) == 2
+        await asyncio.sleep(120)
+        assert [each.host for each in await house.books.read(quarantine.hosts)] == ["host-b"]
+
+    lived(house, story)
+
+
+def test_a_node_that_hangs_does_not_hold_up_admission(house: House) -> None:
+    async def story(house: House) -> None:
+        house.backend.nodes["n2"] = Host("host-b")
+        house.backend.hanging.add("n2")
+        await asyncio.sleep(5)
+        began = clock()
+        await house.until(await house.create(), State.STOPPED)
+        assert clock() - began < 10
+
+    lived(house, story)

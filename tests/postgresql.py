@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -54,6 +55,13 @@ class Server:
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[Server]:
     """The server of this test run; skips with the reason where PostgreSQL is not installed."""
+    with serving() as server:
+        yield server
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server of one's own; skips with the reason where PostgreSQL is not installed."""
     programs = binaries()
     if programs is None:
         pytest.skip("needs PostgreSQL's server programs (Debian: apt-get install postgresql)")

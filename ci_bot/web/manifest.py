@@ -11,6 +11,8 @@ import yaml
 
 FILE = Path(__file__).parent / "templates" / "app.yml"  # a link to app.yml of the repository; a wheel has a copy
 PLACEHOLDER = "https://descent.example"
+NOWHERE = "https://descent.invalid/webhook"
+"""Never resolves (RFC 2606). An inactive webhook would have no deliveries at all, so none in the log either."""
 NAME_CHARS = 34
 """GitHub takes no longer names of Apps."""
 
@@ -27,11 +29,12 @@ def filled(manifest: dict[str, Any], base_url: str, *, reachable: bool, name: st
     Args:
         manifest: as it ships.
         base_url: where people reach the dashboard.
-        reachable: GitHub can reach it too; else the webhook is off.
+        reachable: GitHub can reach it too; else its deliveries go nowhere, and are fetched from its log of them.
         name: of the App, unique on GitHub; it may be changed there.
     """
     made: dict[str, Any] = _replaced(manifest, base_url.rstrip("/"))
-    made["hook_attributes"] = {**made["hook_attributes"], "active": reachable}
+    if not reachable:
+        made["hook_attributes"] = {"url": NOWHERE, "active": True}
     if name:
         made["name"] = name[:NAME_CHARS]
     return made

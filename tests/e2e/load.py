@@ -14,7 +14,6 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from ci_bot.local_github.control import ControlError
 from ci_bot.records import Experiment
 from ci_bot.store import experiments
 from ci_bot.store.tables import delivery
@@ -184,7 +183,7 @@ class Load:
         if not runs or runs[-1]["status"] != "completed":
             yield "the check run is not completed"
             return
-        found = [e for e in self.stack.look(_all) if e.head_sha == one.sha]
+        found = [e for e in self.stack.look(all_experiments) if e.head_sha == one.sha]
         if one.kind is Kind.BROKEN:
             if found or runs[-1]["conclusion"] != "failure":
                 yield f"a broken file gave {len(found)} experiments and {runs[-1]['conclusion']}"
@@ -229,7 +228,7 @@ class Load:
             yield "its artifacts are not whole"
 
 
-def _all(connection: Any) -> list[Experiment]:
+def all_experiments(connection: Any) -> list[Experiment]:
     return experiments.listed(connection, limit=100_000)
 
 
@@ -254,7 +253,9 @@ def undelivered(stack: Stack) -> int:
 
 def attempt_keys(stack: Stack) -> list[str]:
     """The keys of every attempt that there ever was."""
-    return [f"exp-{e.id}-a{number}-n0" for e in stack.look(_all) for number in range(1, e.progress.attempt + 1)]
+    return [
+        f"exp-{e.id}-a{number}-n0" for e in stack.look(all_experiments) for number in range(1, e.progress.attempt + 1)
+    ]
 
 
 def reservations(stack: Stack) -> list[str]:
@@ -281,6 +282,3 @@ def attempts_on_node(stack: Stack) -> list[str]:
 def parts(root: Path) -> list[str]:
     """Files that were begun and never finished."""
     return [str(path.relative_to(root)) for path in root.rglob("*.part") if "clones" not in path.parts]
-
-
-__all__ = ["ControlError", "Kind", "Load", "Pushed"]

@@ -15,7 +15,8 @@ def test_every_address_is_the_installations_own() -> None:
 
 
 def test_without_a_public_address_the_webhook_is_off() -> None:
-    assert filled(template(), "http://127.0.0.1:8000", reachable=False)["hook_attributes"]["active"] is False
+    hook = filled(template(), "http://127.0.0.1:8000", reachable=False)["hook_attributes"]
+    assert hook == {"url": "https://descent.invalid/webhook", "active": True}
 
 
 def test_names_are_as_long_as_github_takes_them() -> None:

@@ -25,8 +25,16 @@ FLOORS = (
     ("ci_bot.demo", "ci_bot.run"),
     ("ci_bot.cli",),
 )
-PURE = ("launcher.experiment", "launcher.state", "launcher.placement", "ci_bot.records", "ci_bot.events", "ci_bot.config",
-        "ci_bot.decide", "ci_bot.report")  # fmt: skip
+PURE = (
+    "launcher.experiment",
+    "launcher.state",
+    "launcher.placement",
+    "ci_bot.records",
+    "ci_bot.events",
+    "ci_bot.config",
+    "ci_bot.decide",
+    "ci_bot.report",
+)
 IMPURE = {"os", "socket", "subprocess", "time", "asyncio", "threading", "shutil", "tempfile", "httpx2", "sqlalchemy"}
 
 

@@ -247,7 +247,9 @@ class Launch:
 
 def environment(experiment: Experiment, repository_url: str) -> dict[str, str]:
     """What the experiment's commands are told of the commit, with the configuration's own variables."""
+    model_path = experiment.specification.model_path  # else the node gives its artifacts directory
     return {
+        **({"PS_MODEL_PATH": model_path} if model_path else {}),
         "PS_GRADIENT_CI_GIT_REF": experiment.ref,
         "PS_GRADIENT_CI_GIT_SHA": experiment.head_sha,
         "PS_GRADIENT_CI_GIT_REPO_URL": repository_url,

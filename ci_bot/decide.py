@@ -16,6 +16,7 @@ SAME_CLICK_S = 5.0
 
 
 # --- decisions, in the imperative ---
+# A report's `trusted` says that the commit was pushed to the repository itself. A re-run asks for nothing less.
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class ReportProblems:
 
     head_sha: str
     configuration: "Read"
+    trusted: bool
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class ReportFine:
 
     head_sha: str
     configuration: "Read"
+    trusted: bool
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class ReportSkipped:
     head_sha: str
     name: str
     why: str
+    trusted: bool
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class ReportNotMatching:
     head_sha: str
     name: str
     tested: str
+    trusted: bool
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class ReportWaiting:
     name: str
     number: int
     configuration: "Read"
+    trusted: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ class ReportMissed:
 
     head_sha: str
     name: str
+    trusted: bool
 
 
 @dataclass(frozen=True)
@@ -251,9 +258,9 @@ def on_rerun(name: str | None, sender: str, known: Known, *, fork: bool, now: fl
     if known.read is None:
         return [Nothing("the commit has no configuration file")]
     if not known.read.configuration.ok:
-        return [ReportProblems(known.commit.head_sha, known.read)]
+        return [ReportProblems(known.commit.head_sha, known.read, trusted=not fork)]
     existing = {each.name: each for each in known.existing}
-    decisions: list[Decision] = [ReportFine(known.commit.head_sha, known.read)]
+    decisions: list[Decision] = [ReportFine(known.commit.head_sha, known.read, trusted=not fork)]
     for experiment in known.read.configuration.experiments:
         specification = experiment.specification
         if name not in {None, specification.name}:
@@ -275,6 +282,8 @@ def rerun_number(start: Start, newest: Experiment | None) -> int:
 
     A branch pushed back to an older commit, or a pull request that is reopened, finds its experiment cancelled.
     """
+    if newest and start.trusted and not newest.trusted:
+        return newest.rerun + 1  # what ran for a fork's pull request says nothing of the same commit in the repository
     if start.claim.kind is not ClaimKind.RERUN and newest and newest.wish and newest.wish.by == DESCENT:
         return newest.rerun + 1
     return start.rerun if start.claim.kind is ClaimKind.RERUN or newest is None else newest.rerun
@@ -298,19 +307,19 @@ def _wanted(
     if read is None:
         return
     if not read.configuration.ok:
-        yield ReportProblems(head_sha, read)
+        yield ReportProblems(head_sha, read, trusted)
         return
-    yield ReportFine(head_sha, read)
+    yield ReportFine(head_sha, read, trusted)
     skip = skip_requested(known.commit.message)
     for experiment in read.configuration.experiments:
         name = experiment.specification.name
         if not matches(experiment):
             if tested:
-                yield ReportNotMatching(head_sha, name, tested)
+                yield ReportNotMatching(head_sha, name, tested, trusted)
         elif known.missed:
-            yield ReportMissed(head_sha, name)
+            yield ReportMissed(head_sha, name, trusted)
         elif skip:
-            yield ReportSkipped(head_sha, name, skip)
+            yield ReportSkipped(head_sha, name, skip, trusted)
         else:
             yield _start(known, experiment, claim, trusted=trusted)
 
@@ -320,7 +329,7 @@ def _waiting(event: PullRequest, known: Known) -> Iterator[Decision]:
     if read is None:
         yield Nothing("the base branch has no configuration file")
     elif not read.configuration.ok:
-        yield ReportProblems(event.head_sha, read)
+        yield ReportProblems(event.head_sha, read, trusted=False)
     else:
         for experiment in read.configuration.experiments:
             yield ReportWaiting(event.head_sha, experiment.specification.name, event.number, read)

@@ -71,6 +71,8 @@ def want(
         "wanted_digest": digest(wanted),
         "completed": wanted.status == "completed",
     }
+    if values["completed"]:
+        values["undeliverable"] = None  # the end is tried once more
     last = newest(connection, repository_id, wanted.head_sha, wanted.name)
     row = _own(connection, wanted, repository_id, experiment_id) or last
     if row is not None and _continues(row, wanted, experiment_id):

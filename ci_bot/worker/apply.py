@@ -14,6 +14,9 @@ from ci_bot.store.approvals import Approval
 from ci_bot.store.experiments import Draft
 from launcher.state import Progress
 
+TRUSTED = "repository"
+FORK = "fork"
+
 
 def apply(connection: Connection, repository: Repository | None, decisions: Sequence[Decision], at: float) -> None:
     """Write what was decided about a repository."""
@@ -85,7 +88,11 @@ def _report(connection: Connection, repository: Repository, report: Report) -> N
 
 
 def render(report: Report) -> CheckRun:
-    """The check run of a report."""
+    """The check run of a report; its external id keeps whether the commit was pushed to the repository itself."""
+    return _drawn(report).model_copy(update={"external_id": TRUSTED if report.trusted else FORK})
+
+
+def _drawn(report: Report) -> CheckRun:
     match report:
         case decide.ReportProblems(head_sha=head_sha, configuration=read):
             return other_checks.configuration_check(

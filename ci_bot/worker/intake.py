@@ -27,12 +27,12 @@ from ci_bot.events import (
     parse,
 )
 from ci_bot.github.client import GitHub
-from ci_bot.github.errors import GitHubError, Gone, RateLimited
+from ci_bot.github.errors import Forbidden, GitHubError, Gone, RateLimited, Rejected, TooLarge
 from ci_bot.records import ClaimKind, Repository, Wish
 from ci_bot.store import approvals, check_runs, claims, deliveries, experiments, repositories
 from ci_bot.store.deliveries import Delivery
 from ci_bot.store.engine import LeaseLost
-from ci_bot.worker.apply import apply
+from ci_bot.worker.apply import TRUSTED, apply
 from ci_bot.worker.books import Books
 from ci_bot.worker.waiting import any_of
 
@@ -41,7 +41,14 @@ MISSED_S = 6 * 3600.0
 MAX_WAIT_S = 60.0
 MAX_FILE_BYTES = 1 << 20
 ZEROS = "0" * 40
+LAG_S = 10.0
+"""A delivery that is younger is not dropped for what GitHub's API does not know (any more)."""
+LAG_PAUSE_S = 2.0
 log = structlog.get_logger()
+
+
+class MovedOn(Exception):
+    """The branch or pull request has another head than the event says; why nothing is done then."""
 
 
 @dataclass
@@ -94,8 +101,13 @@ class Intake:
         bound = log.bind(delivery_id=delivery.guid, github_event=delivery.event)
         try:
             decisions = await self._decide(delivery, event)
-        except Gone as error:
-            decisions = [Nothing(f"gone: {error}")]
+        except (Gone, MovedOn) as error:
+            # GitHub answers from copies that lag behind what its webhooks tell.
+            if time.time() - delivery.received_at < LAG_S:
+                why, until = f"asked again, GitHub may lag behind: {error}", time.time() + LAG_PAUSE_S
+                await self.books.write(lambda c: deliveries.postpone(c, delivery.seq, until, why))
+                return False
+            decisions = [Nothing(str(error) if isinstance(error, MovedOn) else f"gone: {error}")]
         except GitHubError as error:
             until = (
                 error.until
@@ -103,6 +115,9 @@ class Intake:
                 else time.time() + min(2.0 ** min(delivery.tries, 6), MAX_WAIT_S)
             )
             why = str(error)
+            if isinstance(error, Forbidden | Rejected) and time.time() - delivery.received_at > MISSED_S:
+                await self.books.write(lambda c: deliveries.processed(c, delivery.seq, f"given up: {why}", time.time()))
+                return True
             bound.warning("put off: github can't be asked", why=why, until=until)
             await self.books.write(lambda c: deliveries.postpone(c, delivery.seq, until, why))
             return False
@@ -135,7 +150,7 @@ class Intake:
         missed = delivery.source == "recovered" and time.time() - delivery.received_at > MISSED_S
         match event:
             case Push():
-                return await self._push(event, missed)
+                return await self._push(event, missed, late=delivery.tries > 0 or delivery.source == "recovered")
             case PullRequest():
                 return await self._pull_request(event, missed)
             case MergeGroup():
@@ -155,7 +170,7 @@ class Intake:
 
     # --- what each event needs to know ---
 
-    async def _push(self, event: Push, missed: bool) -> list[Decision]:
+    async def _push(self, event: Push, missed: bool, late: bool) -> list[Decision]:
         if event.deleted:
             return decide.on_push(event, Known(Commit(ZEROS, event.ref, ""), None))
         repository = known_repository(event.repository)
@@ -164,8 +179,12 @@ class Intake:
             rows = await self.books.read(
                 lambda c: claims.open_for(c, repository.id, ClaimKind.BRANCH, event.ref),
             )
-            if any(sha != event.head_sha for _, sha in rows):
+            if late or any(sha != event.head_sha for _, sha in rows):
                 current = await self.github.branch_head(repository, event.branch)
+                if current is None:
+                    raise MovedOn(f"{event.branch} is gone")
+        if current not in {None, event.head_sha}:
+            raise MovedOn(f"{event.branch} has moved on to {decide.short(current or '')}")
         read = await self.read(repository, event.head_sha)
         known = Known(Commit(event.head_sha, event.ref, event.message), read, current, missed)
         return decide.on_push(event, known)
@@ -177,9 +196,9 @@ class Intake:
             return decide.on_pull_request(event, Known(Commit(event.head_sha, ref, ""), None))
         now = await self.github.pull_request(repository, event.number)
         if not now.is_open:
-            return [Nothing(f"pull request #{event.number} is closed by now")]
+            raise MovedOn(f"pull request #{event.number} is closed by now")
         if now.head_sha != event.head_sha:
-            return decide.on_pull_request(event, Known(Commit(event.head_sha, ref, ""), None, now.head_sha))
+            raise MovedOn(f"pull request #{event.number} has moved on to {decide.short(now.head_sha)}")
         commit = await self.github.commit(repository, event.head_sha)
         approval = await self.books.read(lambda c: approvals.approval(c, repository.id, event.head_sha))
         known = Known(
@@ -205,11 +224,13 @@ class Intake:
         if refusal := await self._refusal(repository, event.sender.login):
             return [refusal]
         if event.identifier == "cancel":
-            row = await self.books.read(lambda c: check_runs.find_by_github_id(c, repository.id, event.check_run_id))
-            if row is None or row.experiment_id is None:
+            # By our own id: GitHub's may not have reached us, whose answer to the check run's creation may be lost.
+            own_id = int(event.external_id) if event.external_id.isdecimal() else 0
+            experiment = await self.books.read(lambda c: experiments.get(c, own_id))
+            if experiment is None or experiment.repository_id != repository.id:
                 return [Nothing("the check run belongs to no experiment")]
             who = event.sender.login
-            return [decide.Cancel(row.experiment_id, by=who, why=f"cancelled by {who}")]
+            return [decide.Cancel(experiment.id, by=who, why=f"cancelled by {who}")]
         if event.identifier == "approve":
             return await self._approve(repository, event.head_sha, event.sender.login)
         return [Nothing(f"the button {event.identifier!r} is not one of ours")]
@@ -241,13 +262,14 @@ class Intake:
         """What a re-run of one check, or of all of a commit, starts; `who` was found to have write permission."""
         existing = await self.books.read(lambda c: experiments.at_commit(c, repository.id, head_sha))
         shown = await self.books.read(lambda c: check_runs.at_commit(c, repository.id, head_sha))
-        waiting = any(row.wanted.conclusion == "action_required" for row in shown)
-        fork = waiting or any(not each.trusted for each in existing)
+        # Whatever is not known to have been pushed to this repository is taken for a fork's: GitHub serves those alike.
+        pushed = any(each.trusted for each in existing) or any(row.wanted.external_id == TRUSTED for row in shown)
+        fork = not pushed
         if fork:
             pulls = await self.github.pulls_for_commit(repository, head_sha)
             pull = next((each for each in pulls if each.head_sha == head_sha), None)
             if pull is None:
-                return [Nothing("the fork's pull request is gone")]
+                return [Nothing("nothing shows that the commit was pushed here, and no pull request has it as its head")]
             known = await self._fork_commit(repository, pull.number, head_sha, pull.base_sha)
         else:
             commit = await self.github.commit(repository, head_sha)
@@ -264,12 +286,19 @@ class Intake:
             return None
         return Nothing(f"{login} may not: that needs write permission, GitHub says {role}")
 
+    async def _file(self, repository: Repository, path: str, sha: str) -> bytes | None:
+        """A file; of one that is too large just enough for the parser to say so."""
+        try:
+            return await self.github.read_file(repository, path, sha, MAX_FILE_BYTES)
+        except TooLarge:
+            return b"#" * MAX_FILE_BYTES
+
     def _reader(self, repository: Repository, sha: str) -> Callable[[str], bytes | None]:
         """Reads a parameters file for the parser, which runs in a thread."""
         loop = asyncio.get_running_loop()
 
         def read_params(path: str) -> bytes | None:
-            reading = self.github.read_file(repository, path, sha, MAX_FILE_BYTES)
+            reading = self._file(repository, path, sha)
             return asyncio.run_coroutine_threadsafe(reading, loop).result()
 
         return read_params
@@ -280,7 +309,7 @@ class Intake:
         for path in config.SEARCH_ORDER:
             if path.split("/", 1)[0] not in root:
                 continue
-            source = await self.github.read_file(repository, path, sha, MAX_FILE_BYTES)
+            source = await self._file(repository, path, sha)
             if source is None or (path == config.BARE and not config.is_ours(source)):
                 continue
             parsed = await asyncio.to_thread(

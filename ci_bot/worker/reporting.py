@@ -19,14 +19,21 @@ from ci_bot.store.check_runs import CheckRunRow
 from ci_bot.store.engine import LeaseLost
 from ci_bot.worker.books import Books
 from ci_bot.worker.waiting import any_of
+from launcher.state import State
 
 GAP_S = 1.0
 """Between two writes of one check run that is not completed; the newest state wins."""
+PASSING_S = 10.0
+"""The same for a state that usually passes at once: one that lasts is shown, and the timeline has each of them."""
+PASSING = frozenset({State.PENDING, State.PROVISIONED, State.NETWORK_SETUP, State.NETWORK_TEARDOWN})
 PASS_S = 1.0
 MAX_WAIT_S = 60.0
+LAG_S = 4.0
 MAX_WRITES = 8
 BATCH = 100
 REJECTED_S = 10.0
+GONE_TRIES = 8
+"""About three minutes."""
 ANNOTATIONS = 50
 """How many one request may carry."""
 log = structlog.get_logger()
@@ -48,6 +55,8 @@ class Reporting:
     """Installations that GitHub has told to wait, and until when."""
     _unshown: dict[int, float] = field(default_factory=dict)
     """Experiments that could not be rendered, and when to try again."""
+    _passing: set[int] = field(default_factory=set)
+    """Rows of experiments that are in a passing state."""
     _doubtful: int | None = None
     """The newest row that a former worker may have sent without hearing GitHub's answer."""
 
@@ -71,7 +80,8 @@ class Reporting:
         for row in await self.books.read(lambda c: check_runs.due(c, self.now())):
             if row.id in busy or row.id in self._sending or len(self._sending) >= MAX_WRITES:
                 continue
-            pause_s = 0.0 if row.completed else (row.acknowledged_at or 0.0) + GAP_S - self.now()
+            gap_s = PASSING_S if row.id in self._passing else GAP_S
+            pause_s = 0.0 if row.completed else (row.acknowledged_at or 0.0) + gap_s - self.now()
             if pause_s > 0:
                 wait_s = min(wait_s, pause_s)
                 continue
@@ -104,8 +114,8 @@ class Reporting:
         history = await self.books.read(lambda c: experiments.transitions(c, experiment.id))
         wanted = await asyncio.to_thread(self.render, experiment, tuple(history))
 
-        def want(connection: Connection) -> None:
-            check_runs.want(
+        def want(connection: Connection) -> CheckRunRow:
+            row = check_runs.want(
                 connection,
                 wanted,
                 repository_id=experiment.repository_id,
@@ -113,8 +123,13 @@ class Reporting:
                 experiment_version=experiment.version,
             )
             experiments.reported(connection, experiment.id, experiment.version)
+            return row
 
-        await self.books.write(want)
+        row = await self.books.write(want)
+        if experiment.state in PASSING and not experiment.pending_reason:
+            self._passing.add(row.id)
+        else:
+            self._passing.discard(row.id)
 
     async def _send(self, row: CheckRunRow) -> None:
         try:
@@ -138,7 +153,11 @@ class Reporting:
         try:
             await self._write(repository, row)
         except Gone as error:
-            await self._give_up(row, str(error))
+            if row.tries < GONE_TRIES:  # GitHub may lag behind itself; the end must not be lost to one wrong answer
+                pause_s = min(2.0**row.tries, MAX_WAIT_S)
+                await self.books.write(lambda c: check_runs.failed(c, row.id, self.now() + pause_s))
+            else:
+                await self._give_up(row, str(error))
         except Rejected as error:
             if row.completed:
                 await self._give_up(row, str(error))
@@ -151,6 +170,8 @@ class Reporting:
             await self.books.write(lambda c: check_runs.postponed(c, row.id, until))
         except GitHubError as error:
             pause_s = min(2.0 ** min(row.tries, 6), MAX_WAIT_S) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            if row.github_id is None:  # it may be there all the same, and is looked for in lists that lag behind
+                pause_s = max(pause_s, LAG_S)
             log.warning("github can't be written to", repository=repository.full_name, why=str(error))
             await self.books.write(lambda c: check_runs.failed(c, row.id, self.now() + pause_s))
         else:

@@ -1,15 +1,17 @@
 """Where the code of a commit comes from: GitHub's archive, looked through before any node sees it."""
 
 import asyncio
+import time
 from pathlib import Path
 
 from ci_bot.github.client import GitHub
-from ci_bot.github.errors import Forbidden, GitHubError, Gone, TooLarge
+from ci_bot.github.errors import GitHubError, Gone, TooLarge
 from ci_bot.records import Experiment, Repository
 from ci_bot.worker.fetching import SourceGone, SourceRefused, SourceUnavailable
 from launcher.archive import DamagedArchive, RefusedArchive, missing
 
 MAX_ARCHIVE_BYTES = 2 << 30
+LAG_S = 60.0
 SUBMODULES = "The repository has submodules; GitHub's archive does not contain them, so their directories are empty."
 LFS = "The repository has Git LFS files; GitHub's archive contains their pointers, not their contents."
 
@@ -29,7 +31,9 @@ class GitHubSource:
         if not await asyncio.to_thread(destination.exists):
             try:
                 await self.github.tarball(repository, experiment.head_sha, destination, MAX_ARCHIVE_BYTES)
-            except (Gone, Forbidden) as error:
+            except Gone as error:
+                if time.time() - experiment.created_at < LAG_S:
+                    raise SourceUnavailable(str(error)) from error  # GitHub may not have it everywhere yet
                 raise SourceGone(str(error)) from error
             except TooLarge as error:
                 raise SourceRefused(str(error)) from error

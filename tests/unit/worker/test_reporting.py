@@ -16,6 +16,7 @@ from ci_bot.store.experiments import Draft
 from ci_bot.worker.books import Books
 from ci_bot.worker.reporting import Reporting
 from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.state import Signal, advance
 from tests.fakes import clock, play
 
 SPECIFICATION = Specification(
@@ -200,7 +201,7 @@ def test_a_github_that_is_down_is_tried_with_growing_pauses_without_end(desk: De
         at = [when for call, _, when in desk.github.calls if call == "create"]
         pauses = [later - earlier for earlier, later in pairwise(at)]
         assert len(at) == 13
-        assert pauses[0] < 3
+        assert pauses[0] < 5
         assert max(pauses) <= 62
         assert desk.github.newest().title == "done"
 
@@ -219,14 +220,26 @@ def test_a_check_run_that_failed_more_often_than_a_number_can_hold_is_still_trie
     told(desk, story)
 
 
-def test_a_repository_that_is_gone_makes_it_undeliverable(desk: Desk) -> None:
+def test_the_end_survives_wrong_answers_that_a_commit_is_gone(desk: Desk) -> None:
     async def story(desk: Desk) -> None:
-        desk.github.faults = [Gone("404")]
-        gone, removed = await desk.want(wanted("done")), await desk.want(wanted("x", name="b"), repository_id=77)
+        desk.github.faults = [Gone("404")] * 3
+        await desk.want(wanted("done", completed=True))
         await asyncio.sleep(60)
-        assert (await desk.row(gone)).undeliverable
+        assert desk.github.newest().title == "done"
+
+    told(desk, story)
+
+
+def test_a_repository_that_stays_gone_makes_it_undeliverable(desk: Desk) -> None:
+    async def story(desk: Desk) -> None:
+        desk.github.refuses = lambda run: Gone("404")
+        gone, removed = await desk.want(wanted("done")), await desk.want(wanted("x", name="b"), repository_id=77)
+        await asyncio.sleep(5)
         assert (await desk.row(removed)).undeliverable
-        assert (len(desk.github.calls), desk.reporting.undeliverable) == (1, 2)
+        assert not (await desk.row(gone)).undeliverable
+        await asyncio.sleep(600)
+        assert (await desk.row(gone)).undeliverable
+        assert desk.reporting.undeliverable == 2
 
     told(desk, story)
 
@@ -328,5 +341,37 @@ def test_a_row_that_was_read_before_its_answer_came_is_not_created_again(
                 desk.reporting.wake.set()
                 await asyncio.sleep(0.01)
         assert len(desk.github.made("create")) == 1
+
+    told(desk, story)
+
+
+def test_a_walk_costs_four_writes_however_slow_its_states_are_and_a_state_that_lasts_is_shown(desk: Desk) -> None:
+    async def walk(experiment_id: int, pause_s: float) -> None:
+        for signal in (
+            Signal.COMMIT_RESOLVED,
+            Signal.ADMITTED,
+            Signal.NODES_READY,
+            Signal.NODES_REPORTED,
+            Signal.COMMANDS_STARTED,
+        ):
+            await asyncio.sleep(pause_s)
+            await forward(experiment_id, signal)
+
+    async def forward(experiment_id: int, signal: Signal) -> None:
+        found = await desk.books.read(lambda c: experiments.get(c, experiment_id))
+        assert found
+        new = advance(found.progress, signal)
+        await desk.books.write(lambda c: experiments.record(c, found.id, found.progress, new, at=clock()))
+        desk.reporting.wake.set()
+
+    async def story(desk: Desk) -> None:
+        await desk.experiment("quick")
+        await walk(1, 3.0)
+        await asyncio.sleep(2)
+        assert desk.github.made("create") + desk.github.made("update") == ["CREATED", "PROVISIONING", "RUNNING"]
+        await desk.experiment("slow")
+        await forward(2, Signal.COMMIT_RESOLVED)
+        await asyncio.sleep(15)
+        assert desk.github.newest().title == "PENDING"
 
     told(desk, story)

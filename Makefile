@@ -27,7 +27,7 @@ demo: setup
 	$(BIN)/descent demo $(ARGS)
 
 check: setup-dev
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format $(if $(filter true,$(CI)),--check) .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest tests/unit $(ARGS)

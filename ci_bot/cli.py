@@ -75,8 +75,9 @@ def demo(
 @app.command()
 def up() -> None:
     """Start web, worker and, without RAY_ADDRESS, a local Ray head; end them with Ctrl-C."""
-    from ci_bot.up import AlreadyUp, NotIsolated, Up
+    from ci_bot.up import AlreadyUp, NotIsolated, PortTaken, Up
     from ci_bot.web.key import invitation
+    from launcher.ray_head import HeadError
 
     read = settings()
 
@@ -85,7 +86,7 @@ def up() -> None:
 
     try:
         code = Up(read, os.environ, announce).run()
-    except (AlreadyUp, NotIsolated, TimeoutError) as error:
+    except (AlreadyUp, NotIsolated, PortTaken, HeadError, TimeoutError) as error:
         code = refuse(str(error))
     raise typer.Exit(code)
 
@@ -147,13 +148,15 @@ def check(
 
 @app.command()
 def cancel(experiment: Annotated[int, typer.Argument(help="The experiment's number.")]) -> None:
-    """Wish that an experiment be cancelled."""
+    """Cancel an experiment."""
     from ci_bot.nudge import Nudge
     from ci_bot.records import Wish
     from ci_bot.store import experiments
-    from ci_bot.store.engine import begin, open_engine
+    from ci_bot.store.engine import begin, is_there, open_engine
 
     read = settings()
+    if not is_there(read.store_url):
+        raise typer.Exit(refuse(f"There is no experiment {experiment}."))
     with begin(open_engine(read.store_url)) as connection:
         found = experiments.get(connection, experiment)
         if found is None:

@@ -36,6 +36,10 @@ class AlreadyUp(Exception):
     """Another `up` serves this DATA_DIR."""
 
 
+class PortTaken(Exception):
+    """Somebody else listens where the dashboard is to be."""
+
+
 class NotIsolated(Exception):
     """Commands of repositories can't be enclosed on this host, and nobody said that they need not be."""
 
@@ -136,6 +140,7 @@ class Up:
         Raises:
             AlreadyUp: another `up` serves this directory.
             NotIsolated: the local node could not enclose what it runs.
+            PortTaken: web could not listen.
         """
         self.settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         record = self._record()
@@ -153,6 +158,7 @@ class Up:
         self.announce(self.url)
 
     def _bring_up(self, record: Mapping[str, Any]) -> None:
+        _require_port(self.settings.host, self.settings.port)
         if not self.settings.port:
             self.settings = replace(self.settings, port=free_port(self.settings.host))
         if not self.settings.ray_address:
@@ -289,6 +295,16 @@ def write_secret(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def _require_port(host: str, port: int) -> None:
+    """Refuse an address that somebody else has: the key that we print must not go to them."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise PortTaken(
+            f"{host}:{port} can't be listened on ({error.strerror}); set HOST or PORT to another"
+        ) from error
 
 
 def free_port(host: str) -> int:

@@ -63,20 +63,61 @@ def extract(archive: BinaryIO, destination: Path, limits: Limits = DEFAULT_LIMIT
     return extracted
 
 
-def missing(archive: BinaryIO) -> tuple[bool, bool]:
+def missing(archive: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> tuple[bool, bool]:
     """Whether the archive tells of submodules, and of Git LFS objects: GitHub puts neither's contents into it.
 
     Raises:
-        RefusedArchive: it is no archive that could be extracted.
+        RefusedArchive: it is no archive that could be extracted, or its tree is over the limits.
         DamagedArchive: it is cut off or corrupt.
     """
     submodules = lfs = False
-    tar = Tar(archive)
+    tar, bounds = Tar(archive), _Bounds(limits)
     for entry in tar:
+        bounds.count(entry)
+        bounds.check_ratio(tar)
         if entry.kind == "file":
             submodules |= entry.name.count(b"/") == 1 and entry.name.endswith(b"/.gitmodules")
-            lfs |= next(tar.pieces(), b"").startswith(LFS_POINTER)
+            start = b""
+            for piece in tar.pieces():
+                start = start or piece
+                bounds.check_ratio(tar)
+            lfs |= start.startswith(LFS_POINTER)
     return submodules, lfs
+
+
+class _Bounds:
+    """What was met of one archive so far, held against the limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._entries = 0
+        self.bytes = 0
+
+    def count(self, entry: Entry) -> None:
+        """Take the next entry.
+
+        Raises:
+            RefusedArchive: it is one too many, or too large.
+        """
+        limits = self._limits
+        self._entries += 1
+        self.bytes += entry.size
+        if self._entries > limits.entries:
+            raise RefusedArchive(ARCHIVE, f"has more than {limits.entries} entries")
+        if entry.size > limits.file_bytes:
+            raise RefusedArchive(shown(entry.name), f"has {entry.size} bytes; at most {limits.file_bytes} are taken")
+        if self.bytes > limits.total_bytes:
+            raise RefusedArchive(ARCHIVE, f"unpacks to more than {limits.total_bytes} bytes")
+
+    def check_ratio(self, tar: Tar) -> None:
+        """Called for every piece that was read.
+
+        Raises:
+            RefusedArchive: too little unfolds to too much.
+        """
+        limits = self._limits
+        if tar.unpacked_bytes > max(limits.ratio_from_bytes, limits.ratio * tar.packed_bytes):
+            raise RefusedArchive(ARCHIVE, f"unpacks to more than {limits.ratio} times its size")
 
 
 class _Writer:
@@ -88,8 +129,7 @@ class _Writer:
         self._open: tuple[tuple[bytes, ...], int] = ((), self._root)  # the directory written to last
         self._kinds: dict[tuple[bytes, ...], str] = {(): "directory"}
         self._links: list[tuple[tuple[bytes, ...], bytes]] = []
-        self._bytes = 0
-        self._entries = 0
+        self._bounds = _Bounds(limits)
         self._lfs = False
 
     def __enter__(self) -> "_Writer":
@@ -103,8 +143,8 @@ class _Writer:
         tar = Tar(archive)
         top: bytes | None = None
         for entry in tar:
-            self._count(entry)
-            self._check_ratio(tar)
+            self._bounds.count(entry)
+            self._bounds.check_ratio(tar)
             first, *rest = split(entry.name, self._limits)
             top = first if top is None else top
             if first != top:
@@ -120,21 +160,10 @@ class _Writer:
         self._protect()
         return Extracted(
             files=sum(kind != "directory" for kind in self._kinds.values()),
-            bytes=self._bytes,
+            bytes=self._bounds.bytes,
             submodules=self._kinds.get((b".gitmodules",)) == "file",
             lfs=self._lfs,
         )
-
-    def _count(self, entry: Entry) -> None:
-        limits = self._limits
-        self._entries += 1
-        self._bytes += entry.size
-        if self._entries > limits.entries:
-            raise RefusedArchive(ARCHIVE, f"has more than {limits.entries} entries")
-        if entry.size > limits.file_bytes:
-            raise RefusedArchive(shown(entry.name), f"has {entry.size} bytes; at most {limits.file_bytes} are taken")
-        if self._bytes > limits.total_bytes:
-            raise RefusedArchive(ARCHIVE, f"unpacks to more than {limits.total_bytes} bytes")
 
     def _add(self, path: tuple[bytes, ...], entry: Entry, tar: Tar) -> None:
         before = self._kinds.get(path)
@@ -159,18 +188,13 @@ class _Writer:
             start = b""
             for piece in tar.pieces():
                 start = start or piece
-                self._check_ratio(tar)
+                self._bounds.check_ratio(tar)
                 rest = memoryview(piece)
                 while rest:
                     rest = rest[file.write(rest) :]
             self._lfs = self._lfs or (entry.size < 1024 and start.startswith(LFS_POINTER))
             os.fchmod(descriptor, mode)  # whatever the umask
             os.utime(descriptor, (entry.modified_at, entry.modified_at))
-
-    def _check_ratio(self, tar: Tar) -> None:
-        limits = self._limits
-        if tar.unpacked_bytes > max(limits.ratio_from_bytes, limits.ratio * tar.packed_bytes):
-            raise RefusedArchive(ARCHIVE, f"unpacks to more than {limits.ratio} times its size")
 
     def _directory(self, path: tuple[bytes, ...]) -> int:
         """A descriptor of the directory, made where it is missing; valid until the next call."""

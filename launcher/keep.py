@@ -127,6 +127,12 @@ class Keep:
             if path.name.removesuffix(".tar.gz") not in wanted and path.name.endswith(".tar.gz"):
                 path.unlink(missing_ok=True)
 
+    def forget_parts(self) -> None:
+        """Remove archives that a worker before us left half written; called while nothing is being fetched."""
+        for path in (self.root / "code").iterdir():
+            if path.name.startswith(".") and path.name.endswith(".part"):
+                path.unlink(missing_ok=True)
+
     def free_bytes(self) -> int:
         """Room left on the disk."""
         return shutil.disk_usage(self.root).free

@@ -1,8 +1,10 @@
 """Emptying a node after an attempt: stop what runs, keep what it made, prove that nothing is left."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from launcher.asking import POLL_S, Asking
 from launcher.attempt import Ended, Rules
@@ -12,6 +14,8 @@ from launcher.keep import ArtifactStore
 from launcher.log_copy import LogCopy
 from launcher.node_types import NodeError, Phase
 from launcher.state import Cause
+
+T = TypeVar("T")
 
 TEARDOWN_S = 300.0
 """Without any progress."""
@@ -104,10 +108,23 @@ class Teardown:
 
     async def _store_artifacts(self, agent: AgentClient) -> None:
         for artifact in await agent.artifacts(self.node.key):
-            with self.store.receive(artifact.path, artifact.size) as file:
+            async with _in_threads(self.store.receive(artifact.path, artifact.size)) as file:
                 while file.offset < artifact.size:
                     data = await agent.read_artifact(self.node.key, artifact.path, file.offset, CHUNK_BYTES)
                     if not data:
                         break
                     await asyncio.to_thread(file.write, data)
                     self._progress_at = asyncio.get_running_loop().time()
+
+
+@asynccontextmanager
+async def _in_threads(context: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """The same context, whose beginning and end wait for the disk in threads."""
+    value = await asyncio.to_thread(context.__enter__)
+    try:
+        yield value
+    except BaseException as error:
+        if not await asyncio.to_thread(context.__exit__, type(error), error, error.__traceback__):
+            raise
+    else:
+        await asyncio.to_thread(context.__exit__, None, None, None)

@@ -233,6 +233,8 @@ def _end_title(progress: Progress, detail: Mapping[str, Any], ran_s: float | Non
     # Only ends that a budget could have put off are exact about how many tries there were.
     tried = progress.cause is not None and VERDICTS[progress.cause].budget in (Budget.USER, Budget.INFRASTRUCTURE)
     after = f", after {amounts.plural(progress.tries, 'attempt')}" if tried and progress.tries > 1 else ""
+    if why.lower().startswith(f"{words.lower()} by"):
+        return why[0].upper() + why[1:]
     return f"{words}: {_lower_first(why)}{after}" if why else words
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import time
 from pathlib import Path
 
 from sklearn.datasets import load_digits
@@ -23,6 +24,7 @@ for epoch in range(1, EPOCHS + 1):
     model.partial_fit(train_x, train_y, classes=classes)
     accuracy = model.score(test_x, test_y)
     print(f"epoch {epoch:2d}/{EPOCHS}  loss {model.loss_:.4f}  accuracy {accuracy:.4f}", flush=True)
+    time.sleep(0.1)  # slow enough to be watched
 
 artifacts = Path(os.environ["ARTIFACTS_DIR"])
 (artifacts / "metrics.json").write_text(json.dumps({"loss": model.loss_, "accuracy": accuracy}))

@@ -10,9 +10,9 @@ import alembic.command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select, text
 
-from ci_bot.store.tables import lease
+from ci_bot.store.tables import experiment, lease
 
 WORKER_LEASE = "worker"
 """The lease under which the worker writes."""
@@ -47,6 +47,19 @@ def open_engine(url: str) -> Engine:
         shown = parsed.render_as_string(hide_password=True)
         raise ValueError(f"DATABASE_URL must be sqlite:////path/to/file or postgresql://…, got {shown}")
     return _open_sqlite(parsed)
+
+
+def is_there(url: str) -> bool:
+    """Whether the database exists and has been migrated; it is not created by being asked for."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).is_file():
+        return False
+    engine = open_engine(url)
+    try:
+        with reading(engine) as connection:
+            return inspect(connection).has_table(experiment.name)
+    finally:
+        engine.dispose()
 
 
 def _open_sqlite(url: URL) -> Engine:

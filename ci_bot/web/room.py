@@ -99,7 +99,7 @@ class Room:
     async def files(self, experiment: Experiment) -> list[StoredFile]:
         """What its newest attempt has left, as far as it has arrived."""
         store = self.keep.artifacts(experiment.id, experiment.progress.attempt)
-        return [file for file in await asyncio.to_thread(store.files) if not file.path.endswith(".part")]
+        return await asyncio.to_thread(store.files)
 
 
 def place_of(connection: Connection, experiment: Experiment) -> Repository:

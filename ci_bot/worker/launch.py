@@ -37,6 +37,10 @@ __all__ = ["Launch", "Source", "SourceGone", "SourceRefused", "SourceUnavailable
 
 PASS_S = 1.0
 SWEEP_S = 30.0
+FIRST_ANSWER_S = 10.0
+"""What the first connection may take before anybody is told of Ray's silence."""
+UNSEEN_S = 600.0
+"""How long what an attempt holds waits for a cluster that was never seen; then the attempt's own deadlines end it."""
 log = structlog.get_logger()
 
 
@@ -57,9 +61,13 @@ class Launch:
     """Called when there is something to report."""
     now: Callable[[], float] = time.time
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    connected: bool = True
+    """Whether the cluster was ever reached; nothing is swept before."""
     _drives: dict[int, tuple[Drive, asyncio.Task[Progress]]] = field(default_factory=dict)
     _sweeping: asyncio.Task[None] | None = None
     _swept_at: float = float("-inf")
+    _asked_at: float | None = None
+    """When the cluster was first asked in vain."""
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.books, self.changed, self.now)
@@ -77,6 +85,7 @@ class Launch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass until told to stop."""
+        await asyncio.to_thread(self.keep.forget_parts)
         while not stop.is_set():
             self.wake.clear()  # before the rows are read: what comes during the pass is not slept over
             try:
@@ -99,7 +108,9 @@ class Launch:
             capacity = await self.queue.look()
         except BackendError as error:
             why = str(error)
-            log.warning("ray does not answer", why=why)
+            self._asked_at = self.now() if self._asked_at is None else self._asked_at
+            if not self._unseen(FIRST_ANSWER_S):
+                log.warning("ray does not answer", why=why)
         for experiment in unfinished:
             try:
                 await self._judge(experiment)
@@ -107,11 +118,16 @@ class Launch:
                 log.info("a row moved during the pass", why=str(moved))
         waiting = [e for e in unfinished if e.state is State.PENDING and not e.wish and e.id not in self._drives]
         if capacity is None:
-            await self.queue.unanswered(waiting, why)
+            if not self._unseen(FIRST_ANSWER_S):
+                await self.queue.unanswered(waiting, why)
         elif waiting:
             held = [e for e in unfinished if e.state not in WAITING]
             for experiment in await self.queue.admitted(waiting, held, capacity):
                 await self._admit(experiment)
+
+    def _unseen(self, limit_s: float) -> bool:
+        """Whether the cluster was not seen yet, and was first asked less than that long ago."""
+        return self.queue.most is None and self._asked_at is not None and self.now() - self._asked_at < limit_s
 
     async def drain(self, limit_s: float) -> None:
         """Put what runs back into the queue, at no cost to its budgets, and wait for it."""
@@ -138,7 +154,7 @@ class Launch:
         driven = self._drives.get(experiment.id)
         wished = {"why": experiment.wish.why, "by": experiment.wish.by} if experiment.wish else None
         if experiment.state not in WAITING:
-            if not driven and self.queue.most is None:
+            if not driven and self._unseen(UNSEEN_S):
                 return  # what its machine types mean is not known before the cluster was seen
             drive = driven[0] if driven else self._start(experiment)
             if wished:
@@ -164,7 +180,7 @@ class Launch:
         elif self.require_container and container:
             why = f"The container {container} can't be used: no container engine is enabled, and one is required."
             await self._end(experiment, Cause.NOT_SUPPORTED, {"why": why})
-        elif self.queue.most is not None:  # the notes tell what its machine types mean on this cluster
+        else:
             self._fetching.want(experiment)
 
     async def _end(self, experiment: Experiment, cause: Cause, detail: dict[str, Any]) -> None:
@@ -176,6 +192,8 @@ class Launch:
         if not self._fetching.has(experiment):
             self._fetching.want(experiment)
             return
+        if experiment.progress.attempt == 0:
+            await self._note_machines(experiment)
         try:
             progress = await self.journal.signal(experiment.id, experiment.progress, Signal.ADMITTED, held=Held())
         except Superseded as moved:
@@ -225,14 +243,18 @@ class Launch:
             if group.container or group.dockerfile:
                 what = f"container {group.container}" if group.container else "Dockerfile"
                 notes.append(f"The {what} was not used: no container engine is enabled here.")
-            note = self.queue.machines.note(group.machine_type)
-            if note:
-                notes.append(note)
         return notes
+
+    async def _note_machines(self, experiment: Experiment) -> None:
+        """Say what its machine types were taken as: that is known only now that the cluster was seen."""
+        known = (self.queue.machines.note(group.machine_type) for group in experiment.specification.groups)
+        fresh = tuple(dict.fromkeys(note for note in known if note and note not in experiment.notes))
+        if fresh:
+            await self.journal.note(experiment.id, notes=experiment.notes + fresh)
 
     async def _sweep(self) -> None:
         """Clear away what belongs to nobody, beside everything else: a node that hangs must not hold up the others."""
-        if self._sweeping or self.now() - self._swept_at < SWEEP_S:
+        if not self.connected or self._sweeping or self.now() - self._swept_at < SWEEP_S:
             return
         self._swept_at = self.now()
         sweep = Sweep(self.books, self.backend, self.keep, self.rules.grace_s)

@@ -102,8 +102,10 @@ class Worker:
 
     async def _work(self, drain_s: float) -> None:
         stop, launch = self.signals.stop, self.loops.launch
-        launching = asyncio.create_task(self._launch(), name="launch")
+        connecting = asyncio.create_task(self._connect(), name="connect")  # begins before the launch loop does
+        launching = asyncio.create_task(launch.run(stop), name="launch")
         tasks = [
+            connecting,
             launching,
             asyncio.create_task(self.loops.intake.run(stop), name="intake"),
             asyncio.create_task(self.loops.recovery.run(stop), name="recovery"),
@@ -128,24 +130,18 @@ class Worker:
             reporting.cancel()
             await asyncio.gather(*tasks, reporting, return_exceptions=True)
 
-    async def _launch(self) -> None:
-        connecting = asyncio.create_task(self._connect())
-        stopped = asyncio.create_task(self.signals.stop.wait())
-        await asyncio.wait({connecting, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if self.signals.stop.is_set():
-            connecting.cancel()
-            return
-        connecting.result()
-        await self.loops.launch.run(self.signals.stop)
-
     async def _connect(self) -> None:
-        while True:
+        """Reach the cluster, beside everything else; comes back at the end, as the loops do."""
+        launch = self.loops.launch
+        launch.connected = False
+        while not launch.connected:
             try:
                 await self.backend.connect()
-                return
+                launch.connected = True
             except BackendError as error:
                 log.warning("ray can't be reached", why=str(error))
+        launch.wake.set()
+        await self.signals.stop.wait()
 
     async def _watch_lease(self) -> None:
         while not self.signals.stop.is_set():

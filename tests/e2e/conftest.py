@@ -15,7 +15,6 @@ default: {cpus: 1}
 small: {cpus: 1, memory: 0.25, disk: 0.25}
 P4000: {cpus: 1, gpus: 1}
 A100x2: {cpus: 1, gpus: 2}
-V100x16: {cpus: 1, gpus: 16}
 """
 
 

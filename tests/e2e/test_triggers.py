@@ -100,7 +100,8 @@ def test_a_topology_of_several_nodes_is_refused_with_a_clear_sentence(repo: Repo
 def test_what_can_never_fit_fails_and_says_what_would(repo: Repo, stack: Stack) -> None:
     check = repo.check(repo.run("true", worker={"machine-type": "V100x16"}))
     assert check["conclusion"] == "failure"
-    assert "GPU" in check["output"]["summary"]
+    assert "V100x16" in check["output"]["summary"]
+    assert "A100x2" in check["output"]["summary"]
 
 
 def test_a_person_without_write_permission_cancels_nothing(repo: Repo, stack: Stack) -> None:

@@ -73,7 +73,7 @@ def test_the_cancel_button_ends_a_command_that_ignores_sigterm(repo: Repo, stack
     stack.control.click(runs[-1]["id"], "cancel")
     check = repo.check(sha)
     assert check["conclusion"] == "cancelled"
-    assert re.search("cancelled by", check["output"]["title"])
+    assert re.search("^Cancelled by", check["output"]["title"])
 
 
 def test_a_time_limit_ends_the_experiment_as_timed_out(repo: Repo) -> None:

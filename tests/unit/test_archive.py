@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launcher.archive import DEFAULT_LIMITS, DamagedArchive, Limits, RefusedArchive, check_link, extract, split
+from launcher.archive import DEFAULT_LIMITS, DamagedArchive, Limits, RefusedArchive, check_link, extract, missing, split
 from launcher.tar import Entry, shown
 
 
@@ -201,11 +201,17 @@ def test_a_directory_may_be_named_again(tmp_path: Path) -> None:
 def test_a_tree_over_a_limit_is_refused(limits: Limits, why: str, tmp_path: Path) -> None:
     packed = archive(folder("top"), member("top/a", b"x" * 100), member("top/b", b"x" * 100))
     assert_refused(packed, tmp_path, why, limits)
+    packed.seek(0)
+    with pytest.raises(RefusedArchive, match=why):
+        missing(packed, limits)
 
 
 def test_a_bomb_is_refused_before_it_unfolds(tmp_path: Path) -> None:
-    bomb = archive(member("top/a", bytes(8 << 20)))
-    assert_refused(bomb, tmp_path, "more than 20 times", Limits(ratio=20, ratio_from_bytes=1 << 20))
+    bomb, limits = archive(member("top/a", bytes(8 << 20))), Limits(ratio=20, ratio_from_bytes=1 << 20)
+    assert_refused(bomb, tmp_path, "more than 20 times", limits)
+    bomb.seek(0)
+    with pytest.raises(RefusedArchive, match="more than 20 times"):
+        missing(bomb, limits)
 
 
 def test_a_bomb_of_empty_entries_is_refused(tmp_path: Path) -> None:

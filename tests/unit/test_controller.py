@@ -594,6 +594,23 @@ TOO_MUCH = NodeError(Cause.ARTIFACTS_NOT_STORED, "there are more than 50000 file
 @pytest.mark.parametrize(
     ("intended", "end"), [(State.STOPPED, State.ERROR), (State.FAILED, State.FAILED), (State.PENDING, State.PENDING)]
 )
+def test_what_waits_for_the_disk_of_artifacts_waits_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(tmp_path, Command(runs_s=1, artifacts={"a": b"1"}))
+    in_threads: list[str] = []
+
+    async def to_thread(work: Any, *arguments: Any) -> Any:
+        in_threads.append(work.__name__)
+        return work(*arguments)
+
+    monkeypatch.setattr("launcher.teardown.asyncio.to_thread", to_thread)
+    driven(case)
+    assert [name for name in in_threads if name in {"__enter__", "write", "__exit__"}] == [
+        "__enter__",
+        "write",
+        "__exit__",
+    ]
+
+
 def test_artifacts_that_can_not_be_stored_turn_only_a_success_into_an_error(
     tmp_path: Path, intended: State, end: State
 ) -> None:

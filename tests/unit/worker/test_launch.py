@@ -17,7 +17,7 @@ from ci_bot.store.experiments import Draft
 from ci_bot.store.quarantine import Quarantined
 from ci_bot.worker.books import Books
 from ci_bot.worker.fetching import CODE_S, MAX_FETCHES, SourceGone, SourceRefused, SourceUnavailable, code_key
-from ci_bot.worker.launch import Launch
+from ci_bot.worker.launch import FIRST_ANSWER_S, UNSEEN_S, Launch
 from ci_bot.worker.queue import REASON_S
 from launcher.backend import HeadLost
 from launcher.controller import Rules
@@ -256,6 +256,70 @@ def test_ray_s_silence_is_said_to_those_who_wait_and_ends_nothing(house: House) 
         assert "Ray" in (await house.get(one)).pending_reason
         await house.wish(one)
         await house.until(one, State.CANCELLED)
+
+    lived(house, story)
+
+
+def test_before_ray_was_ever_seen_code_arrives_silence_is_told_and_a_wish_is_heard(house: House) -> None:
+    async def story(house: House) -> None:
+        house.backend.head_down = True
+        one = await house.create()
+        await house.until(one, State.PENDING)
+        await asyncio.sleep(FIRST_ANSWER_S / 2)
+        assert (await house.get(one)).pending_reason == ""
+        await asyncio.sleep(FIRST_ANSWER_S)
+        assert "Ray" in (await house.get(one)).pending_reason
+        await house.wish(one)
+        await house.until(one, State.CANCELLED)
+
+    lived(house, story)
+
+
+def test_what_its_machine_type_was_taken_as_is_noted_once_ray_was_seen(house: House) -> None:
+    house.machines = Machines()
+
+    async def story(house: House) -> None:
+        house.backend.head_down = True
+        one = await house.create(machine="C3")
+        assert (await house.until(one, State.PENDING)).notes == ()
+        house.backend.head_down = False
+        assert [note[:12] for note in (await house.until(one, State.STOPPED)).notes] == ["C3 was taken"]
+
+    lived(house, story)
+
+
+@pytest.mark.parametrize("wished", [True, False])
+def test_what_is_held_on_a_ray_that_is_never_seen_is_ended_at_last(house: House, wished: bool) -> None:
+    house.command = Command()
+
+    async def story(house: House) -> None:
+        one = await house.create()
+        await house.until(one, State.RUNNING)
+        await house.launch.leave()
+        house.backend.head_down = True
+        house.stop.set()
+        stop, second = asyncio.Event(), house.worker()
+        running = asyncio.create_task(second.run(stop))
+        if wished:
+            await house.wish(one)
+        await asyncio.sleep(UNSEEN_S - 30)
+        assert (await house.get(one)).state is State.RUNNING
+        await asyncio.sleep(60)
+        assert (await house.get(one)).state is State.NETWORK_TEARDOWN
+        stop.set()
+        await running
+        await second.leave()
+
+    lived(house, story)
+
+
+def test_archives_that_a_former_worker_left_half_written_are_removed(house: House) -> None:
+    async def story(house: House) -> None:
+        code = house.keep.code("1-abc").path
+        code.write_bytes(b"whole")
+        code.with_name(f".{code.name}.0123.part").write_bytes(b"half")
+        await house.until(await house.create(), State.STOPPED)
+        assert list(code.parent.glob(".*")) == []
 
     lived(house, story)
 

@@ -269,7 +269,7 @@ class Intake:
             pulls = await self.github.pulls_for_commit(repository, head_sha)
             pull = next((each for each in pulls if each.head_sha == head_sha), None)
             if pull is None:
-                return [Nothing("nothing shows that the commit was pushed here, and no pull request has it as its head")]
+                return [Nothing("nothing shows that it was pushed here, and no pull request has it as its head")]
             known = await self._fork_commit(repository, pull.number, head_sha, pull.base_sha)
         else:
             commit = await self.github.commit(repository, head_sha)

@@ -591,9 +591,6 @@ def ended(case: Case) -> None:
 TOO_MUCH = NodeError(Cause.ARTIFACTS_NOT_STORED, "there are more than 50000 files")
 
 
-@pytest.mark.parametrize(
-    ("intended", "end"), [(State.STOPPED, State.ERROR), (State.FAILED, State.FAILED), (State.PENDING, State.PENDING)]
-)
 def test_what_waits_for_the_disk_of_artifacts_waits_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(tmp_path, Command(runs_s=1, artifacts={"a": b"1"}))
     in_threads: list[str] = []
@@ -611,6 +608,9 @@ def test_what_waits_for_the_disk_of_artifacts_waits_in_threads(tmp_path: Path, m
     ]
 
 
+@pytest.mark.parametrize(
+    ("intended", "end"), [(State.STOPPED, State.ERROR), (State.FAILED, State.FAILED), (State.PENDING, State.PENDING)]
+)
 def test_artifacts_that_can_not_be_stored_turn_only_a_success_into_an_error(
     tmp_path: Path, intended: State, end: State
 ) -> None:

@@ -137,15 +137,6 @@ def missed(name: str, head_sha: str) -> CheckRun:
     return _neutral(name, head_sha, "Missed while Descent was down; press Re-run", "Nothing was started.")
 
 
-def refused_rerun(name: str, head_sha: str, why: str) -> CheckRun:
-    """A re-run that was asked for and does not start.
-
-    It concludes as cancelled: GitHub lets a neutral check pass as a required one, and a refusal must not.
-    """
-    title = f"Re-run refused: {why}"
-    return _concluded(name, head_sha, "cancelled", title, "Nothing was started.")
-
-
 def _neutral(name: str, head_sha: str, title: str, more: str) -> CheckRun:
     return _concluded(name, head_sha, "neutral", title, more)
 

@@ -154,7 +154,9 @@ class Intake:
             case PullRequest():
                 return await self._pull_request(event, missed)
             case MergeGroup():
-                return await self._merge_group(event)
+                return await self._merge_group(event, missed)
+            case CheckRunAction() | CheckRunRerequested() | CheckSuiteRerequested() if missed:
+                return [Nothing("a button that was pressed too long ago: press it again")]
             case CheckRunAction():
                 return await self._action(event)
             case CheckRunRerequested():
@@ -210,13 +212,13 @@ class Intake:
         )
         return decide.on_pull_request(event, known)
 
-    async def _merge_group(self, event: MergeGroup) -> list[Decision]:
+    async def _merge_group(self, event: MergeGroup, missed: bool) -> list[Decision]:
         repository = known_repository(event.repository)
         if event.action == "destroyed":
             return decide.on_merge_group(event, Known(Commit(event.head_sha, event.head_ref, ""), None))
         commit = await self.github.commit(repository, event.head_sha)
         read = await self.read(repository, event.head_sha)
-        known = Known(Commit(event.head_sha, event.head_ref, commit.message), read)
+        known = Known(Commit(event.head_sha, event.head_ref, commit.message), read, missed=missed)
         return decide.on_merge_group(event, known)
 
     async def _action(self, event: CheckRunAction) -> list[Decision]:

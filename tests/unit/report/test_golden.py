@@ -45,7 +45,6 @@ OTHERS: dict[str, Callable[[], CheckRun]] = {
     "skipped": lambda: other_checks.skipped("digits", HEAD_SHA, "the message says [skip ci]"),
     "not-matching": lambda: other_checks.not_matching("digits", HEAD_SHA, "feature/#1"),
     "missed": lambda: other_checks.missed("digits", HEAD_SHA),
-    "refused-rerun": lambda: other_checks.refused_rerun("digits", HEAD_SHA, "the experiment has not ended yet"),
 }
 
 

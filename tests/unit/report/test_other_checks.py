@@ -58,7 +58,6 @@ CONCLUDED: list[tuple[Callable[[str, str], CheckRun], str]] = [
     (lambda name, why: other_checks.skipped(name, HEAD_SHA, why), "neutral"),
     (lambda name, why: other_checks.not_matching(name, HEAD_SHA, why), "neutral"),
     (lambda name, why: other_checks.missed(name, HEAD_SHA), "neutral"),
-    (lambda name, why: other_checks.refused_rerun(name, HEAD_SHA, why), "cancelled"),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ci_bot.decide import Decision, Start
-from ci_bot.events import CheckRunAction, PullRequest, Push, RepositoryRef
+from ci_bot.events import CheckRunAction, MergeGroup, PullRequest, Push, RepositoryRef
 from ci_bot.events.kinds import Sender
 from ci_bot.github.answers import Commit, Pull, Role
 from ci_bot.github.errors import TooLarge
@@ -144,6 +144,13 @@ def _experiments(connection: Any) -> list[Any]:
     from ci_bot.store import experiments
 
     return experiments.listed(connection)
+
+
+def test_what_is_recovered_after_too_long_starts_nothing_by_itself(desk: Desk) -> None:
+    group = MergeGroup(REPOSITORY, "checks_requested", SHA, "refs/heads/q", "refs/heads/main", BASE, "", MONA)
+    old = Delivery(1, "guid", "x", b"", time.time() - 7 * 3600, "recovered")
+    told = [desk.happens(desk.intake._decide(old, event)) for event in (group, push(), approve())]
+    assert [type(decisions[-1]).__name__ for decisions in told] == ["ReportMissed", "ReportMissed", "Nothing"]
 
 
 def test_a_file_that_is_too_large_is_a_problem_of_the_file(desk: Desk) -> None:

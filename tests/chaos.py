@@ -9,6 +9,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -215,6 +216,7 @@ def main() -> int:
     parser.add_argument("--faults", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--keep", type=Path, help="where to copy a stack's directory to if anything was wrong")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started ends with us
     print(f"SEED={arguments.seed}", flush=True)
     shared = namespace.enter()
     if shared:

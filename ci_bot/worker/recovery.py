@@ -55,7 +55,7 @@ class Recovery:
         listed = await self.github.deliveries(since)
         known = await self.books.read(lambda c: deliveries.known(c, (each.guid for each in listed)))
         missing = {each.guid: each for each in listed if each.guid not in known}
-        for each in sorted(missing.values(), key=lambda delivery: delivery.delivered_at):
+        for each in sorted(missing.values(), key=lambda delivery: (delivery.delivered_at, delivery.id)):
             try:
                 stored = await self.github.delivery(each.id)
             except Gone:

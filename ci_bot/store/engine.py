@@ -1,6 +1,8 @@
 """Opening the database, its transactions, and bringing its tables up to date."""
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ WORKER_LEASE = "worker"
 """The lease under which the worker writes."""
 
 BUSY_TIMEOUT_S = 30.0
+WAL_PAUSE_S = 0.02
 MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x44455343454E54  # any number that is ours: PostgreSQL's advisory locks have no names
 
@@ -73,13 +76,29 @@ def _open_sqlite(url: URL) -> Engine:
 
 def _on_sqlite_connect(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # sqlite3 must not begin or commit transactions by itself
+    _enter_wal(connection)
     for pragma in (
-        "journal_mode = WAL",
         "synchronous = FULL",  # NORMAL may lose the last acknowledged deliveries on power loss
         "foreign_keys = ON",
         "journal_size_limit = 67108864",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _enter_wal(connection: Any) -> None:
+    """Switch to write-ahead logging, once for the life of the file.
+
+    SQLite does not wait for its busy timeout here: several processes that open a new file at once may be refused.
+    """
+    give_up_at = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > give_up_at:
+                raise
+            time.sleep(WAL_PAUSE_S)
 
 
 def _on_sqlite_begin(connection: Connection) -> None:

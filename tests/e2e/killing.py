@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def kill(stack: Stack, victim: Victim) -> list[int]:
     """End a victim with SIGKILL; whom, nobody when there is none now."""
     pids = list(find(stack, victim))
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it went with the one before it
+            os.kill(pid, signal.SIGKILL)
     if victim is Victim.UP and stack.process and pids:
         stack.process.wait(10)
         if stack.process.stdout:

@@ -30,13 +30,13 @@ check: setup-dev
 	$(BIN)/ruff format $(if $(filter true,$(CI)),--check) .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests/unit $(ARGS)
+	$(BIN)/pytest -n 2 tests/unit $(ARGS)
 
 unit: setup-dev
-	$(BIN)/pytest tests/unit $(ARGS)
+	$(BIN)/pytest -n 2 tests/unit $(ARGS)
 
 test: setup-dev
-	$(BIN)/pytest tests/integration tests/e2e $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile tests/integration tests/e2e $(ARGS)
 
 # Kills at length, on SQLite and PostgreSQL, with GitHub's faults: make chaos N=20 SEED=7
 N ?= 10

@@ -78,10 +78,12 @@ class Repo:
         return [run for run in self.checks(sha, completed, timeout_s) if run["name"] == name][-1]
 
     def experiment(self, sha: str, name: str = "exp") -> Experiment | None:
-        """The newest experiment of that name at the commit."""
-        return self.stack.look(
-            lambda c: next((e for e in experiments.listed(c, limit=1000) if e.head_sha == sha and e.name == name), None)
-        )
+        """The newest experiment of that name at this repository's commit; another may have a commit of the same id."""
+
+        def of_ours(found: Experiment) -> bool:
+            return (found.full_name, found.head_sha, found.name) == (self.full_name, sha, name)
+
+        return self.stack.look(lambda c: next(filter(of_ours, experiments.listed(c, limit=1000)), None))
 
     def wait(self, sha: str, wanted: Callable[[Experiment], bool], timeout_s: float = PATIENCE_S) -> Experiment:
         """The experiment, once it is as wanted."""

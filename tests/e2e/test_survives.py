@@ -1,6 +1,5 @@
 """Whoever is killed, whenever: every push comes to its true end, and nothing is left."""
 
-import os
 import random
 import shutil
 import signal
@@ -41,16 +40,6 @@ class Ground:
     ports_before: set[int]
     alone: bool
     """Nobody else listens in this network."""
-
-
-@pytest.fixture(scope="module")
-def seed(request: pytest.FixtureRequest) -> int:
-    """Shown, so that a run can be had again: SEED=… pytest."""
-    seed = int(os.environ.get("SEED") or random.randrange(1_000_000))
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
-        print(f"\nSEED={seed}")
-    return seed
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,22 @@
+"""What all tests share: the seed of those that throw dice, shown, so that a run can be had again (SEED=… make test)."""
+
+import os
+import random
+
+import pytest
+
+
+def pytest_configure() -> None:
+    """One seed for all processes of a run: they inherit the environment."""
+    os.environ.setdefault("SEED", str(random.randrange(1_000_000)))
+
+
+def pytest_report_header() -> str:
+    """The seed, above everything else."""
+    return f"SEED={os.environ['SEED']}"
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """The seed of this run."""
+    return int(os.environ["SEED"])

@@ -4,6 +4,10 @@ import os
 import random
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

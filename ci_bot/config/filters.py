@@ -54,11 +54,10 @@ class Triggers(Value):
         """Whether a push of a tag (without `refs/tags/`) starts the experiment."""
         return self.tags is not None and self.tags.allow(name)
 
-    def matches_pull_request(self, branch: str) -> bool:
-        """Whether a pull request starts the experiment; without a filter on branches, every one does.
+    def matches_merge(self, branch: str) -> bool:
+        """Whether a pull request or merge group of a branch (its base or head) starts the experiment.
 
-        Args:
-            branch: the one that the filter is asked about.
+        Without a filter on branches every one does.
         """
         return self.branches is None or self.branches.allow(branch)
 
@@ -107,7 +106,7 @@ def _refuse_unknown(section: Section, keys: Keys) -> None:
     for entry in section.unknown:
         expected = " or ".join(f"`{key}`" for key in keys.known)
         found = shown(entry.key.text)
-        message = f"{found} is no key of `{section.where}`; expected {expected}. Write one of them."
+        message = f"{found} is not a key of `{section.where}`; expected {expected}. Write one of them."
         section.notes.error(entry.key.at, Kind.FILTER, message, found=found, expected=expected)
 
 
@@ -123,7 +122,7 @@ def _accepted(scalar: Scalar, where: str, notes: Notes) -> bool:
     pattern, found = scalar.text, shown(scalar.text)
     why = f"it is longer than {MAX_PATTERN} characters" if len(pattern) > MAX_PATTERN else _refusal(pattern)
     if why:
-        message = f"`{where}`: {found} is no regular expression that RE2 takes: {why}. {_advice(pattern)}"
+        message = f"`{where}`: {found} is not a regular expression that RE2 takes: {why}. {_advice(pattern)}"
         notes.error(scalar.at, Kind.FILTER, message, found=found, expected="a regular expression (RE2)")
         return False
     if pattern.endswith("/*") or pattern.endswith("/**"):

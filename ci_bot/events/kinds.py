@@ -61,6 +61,11 @@ class Push:
     sender: Sender
 
     @property
+    def name(self) -> str:
+        """The branch's or tag's name."""
+        return self.ref.split("/", 2)[2]
+
+    @property
     def branch(self) -> str | None:
         """The branch's name, or None for a tag."""
         return self.ref.removeprefix("refs/heads/") if self.ref.startswith("refs/heads/") else None

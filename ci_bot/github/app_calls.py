@@ -43,11 +43,6 @@ class AppCalls:
             delivery_id=delivery_id,
         )
 
-    async def redeliver(self, delivery_id: int) -> None:
-        """Have GitHub send a delivery once more, under the same guid."""
-        url = "/app/hook/deliveries/{delivery_id}/attempts"
-        await self._session.post(AsApp(), url, b"", lambda _: None, delivery_id=delivery_id)
-
     async def convert_manifest(self, code: str) -> NewApp:
         """Swap the code of the manifest flow for the App's credentials, which GitHub shows this once."""
         return await self._session.post(

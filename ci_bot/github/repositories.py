@@ -42,25 +42,12 @@ class RepositoryCalls:
             access(repo), "/repos/{owner}/{repo}", lambda a: answers.repository(a, repo.installation_id), **names(repo)
         )
 
-    async def repository_by_id(self, installation_id: int, repository_id: int) -> Repository:
-        """A repository whose name may have changed; Gone when it left the installation."""
-        # A token for one repository sees a list of one: the documented way to ask by number.
-        only = Access(installation_id, repository_id, LIST)
-        found = await self._installation_repositories(only)
-        for repository in found:
-            if repository.id == repository_id:
-                return repository
-        raise Gone(f"repository {repository_id} is not in installation {installation_id} (any more)")
-
     async def installation_repositories(self, installation_id: int) -> tuple[Repository, ...]:
         """All repositories that an installation covers."""
-        return await self._installation_repositories(Access(installation_id, None, LIST))
-
-    async def _installation_repositories(self, who: Access) -> tuple[Repository, ...]:
         return await self._session.list(
-            who,
+            Access(installation_id, None, LIST),
             "/installation/repositories{?per_page}",
-            lambda a: answers.repository(a, who.installation_id),
+            lambda a: answers.repository(a, installation_id),
             key="repositories",
         )
 
@@ -97,12 +84,6 @@ class RepositoryCalls:
             raise TooLarge(f"{path} at {sha[:7]} has {len(content)} bytes, more than {max_bytes}")
         return content
 
-    async def list_dir(self, repo: Place, path: str, sha: str) -> tuple[str, ...]:
-        """The names in a directory of a commit (at most a thousand); empty when it has no such directory."""
-        found = await self._contents(repo, path, sha)
-        entries = found if isinstance(found, list) else []
-        return tuple(e["name"] for e in entries if isinstance(e, dict) and isinstance(e.get("name"), str))
-
     async def _contents(self, repo: Place, path: str, sha: str) -> Any:
         """A file's or a directory's description; None when there is neither."""
         segments = path.split("/")
@@ -116,13 +97,15 @@ class RepositoryCalls:
                 raise
             return None
 
-    async def branch_head(self, repo: Place, branch: str) -> str | None:
-        """The commit a branch points to now, or None when there is no such branch; Gone without the repository."""
-        url = "/repos/{owner}/{repo}/git/ref/heads{/segments*}"
+    async def ref_head(self, repo: Place, ref: str) -> str | None:
+        """What a branch or tag (refs/heads/… or refs/tags/…) points to now: a commit, or an annotated tag's own object.
+
+        None when there is no such ref; Gone without the repository.
+        """
+        url = "/repos/{owner}/{repo}/git/ref{/segments*}"
+        segments = ref.split("/")[1:]
         try:
-            return await self._session.get(
-                access(repo), url, answers.ref_sha, segments=branch.split("/"), **names(repo)
-            )
+            return await self._session.get(access(repo), url, answers.ref_sha, segments=segments, **names(repo))
         except Gone:
             await self.repository(repo)  # raises Gone when it is the repository that is missing
             return None

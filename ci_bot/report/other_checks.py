@@ -3,18 +3,25 @@
 A required check that nobody reports blocks a merge for ever, so whatever starts nothing says so and why.
 """
 
+import re
 from collections.abc import Sequence
 
 from ci_bot.config.problems import Problem, Severity
 from ci_bot.records import Annotation, Button, CheckRun
 from ci_bot.report import amounts
 from ci_bot.report.check_run import LIMIT_BYTES, NAME_PREFIX, TITLE_CHARS, check_run_name
+from ci_bot.report.durations import clock
 from ci_bot.report.markdown import Ink, code, details, is_url, join_blocks, table
 from ci_bot.report.plain import clean, cut
 from ci_bot.report.redact import redact
 
 CONFIGURATION_NAME = f"{NAME_PREFIX}config"
 APPROVE = Button(label="Approve", description="Run this exact commit", identifier="approve")
+REFUSED_RERUN = "A re-run was refused to"
+"""How the note begins: the last one takes the place of the one before."""
+_TITLE_CHARS = 120
+"""Of a title that quotes a problem: the table below says all of it."""
+_CLAUSE_END = re.compile(r"`[^`]*`|(; |\. (?=[A-Z]))")
 _MESSAGE_CHARS = 4000
 _ROW_CHARS = 300
 _MOST_ROWS = 200
@@ -42,13 +49,13 @@ def configuration_check(
         _problem_table(problems, ink),
         f"Correct the file and push. To check it before: {code(f'descent check {path}')}.",
     ]
-    title = ink.plain(f"{found}: line {errors[0].line}: {errors[0].message}" if errors else found, TITLE_CHARS)
+    title = f"{found}; line {errors[0].line}: {_first_clause(errors[0].message)}" if errors else found
     return CheckRun(
         name=CONFIGURATION_NAME,
         head_sha=head_sha,
         status="completed",
         conclusion="failure",
-        title=title,
+        title=ink.title(title, _TITLE_CHARS),
         summary=join_blocks(blocks, LIMIT_BYTES, "*Shortened: GitHub takes no more.*"),
         annotations=() if elsewhere else tuple(_annotation(problem) for problem in problems),
         details_url=details_url if is_url(details_url) else "",
@@ -76,6 +83,11 @@ def configuration_notes(problems: Sequence[Problem]) -> tuple[str, ...]:
         for problem in problems
         if problem.severity is Severity.WARNING
     )
+
+
+def refused_rerun(by: str, at: float) -> str:
+    """That a re-run of an experiment was refused since it has not ended, as a note of it, in plain text."""
+    return f"{REFUSED_RERUN} {by} at {clock(at)}: it has not ended yet. Cancel it first, or wait for its end."
 
 
 def fork_waiting(
@@ -150,13 +162,19 @@ def _concluded(name: str, head_sha: str, conclusion: str, title: str, more: str)
         head_sha=head_sha,
         status="completed",
         conclusion=conclusion,
-        title=ink.plain(title, TITLE_CHARS),
+        title=ink.title(title, TITLE_CHARS),
         summary=f"{what}. {more}",
     )
 
 
 def _read_at(commit: str) -> str:
     return f" at {code(commit[:7])}" if commit else ""
+
+
+def _first_clause(message: str) -> str:
+    """A problem's message up to where it says what was found, or what to write."""
+    ends = (found.start() for found in _CLAUSE_END.finditer(message) if found[1])
+    return message[: next(ends, len(message))].rstrip(".")
 
 
 def _found(problems: Sequence[Problem]) -> str:

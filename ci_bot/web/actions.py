@@ -9,9 +9,9 @@ from starlette.responses import RedirectResponse, Response
 
 from ci_bot import decide
 from ci_bot.config import Configuration, ConfiguredExperiment
-from ci_bot.decide import Commit, Known, Nothing, Read, Start
-from ci_bot.records import Experiment, Repository, Wish
-from ci_bot.store import approvals, experiments
+from ci_bot.decide import Commit, Known, Nothing, Read, RefuseRerun, Start
+from ci_bot.records import Experiment, Wish
+from ci_bot.store import approvals, experiments, repositories
 from ci_bot.web.guard import checked_form
 from ci_bot.web.lookup import readable_experiment, writable_repository
 from ci_bot.web.room import room_of, viewer_of
@@ -37,10 +37,10 @@ async def rerun(request: Request) -> Response:
     await checked_form(request)
     room, viewer = room_of(request), viewer_of(request)
     experiment = await readable_experiment(request)
-    repository = await writable_repository(request, experiment)
+    await writable_repository(request, experiment)
 
     def run_again(connection: Connection) -> int | Nothing:
-        return start_again(connection, repository, experiment, who=viewer.name, at=room.clock())
+        return start_again(connection, experiment, who=viewer.name, at=room.clock())
 
     begun = await room.write(run_again)
     if isinstance(begun, Nothing):
@@ -49,10 +49,11 @@ async def rerun(request: Request) -> Response:
     return RedirectResponse(f"/experiments/{begun}", 303)
 
 
-def start_again(
-    connection: Connection, repository: Repository, experiment: Experiment, *, who: str, at: float
-) -> int | Nothing:
+def start_again(connection: Connection, experiment: Experiment, *, who: str, at: float) -> int | Nothing:
     """Write the next run of an experiment's name at its commit; its id, or why there is none."""
+    repository = repositories.get(connection, experiment.repository_id)
+    if repository is None:
+        return Nothing(f"the App was removed from {experiment.full_name}")
     newest = experiments.newest(connection, experiment.repository_id, experiment.head_sha, experiment.name)
     newest = newest or experiment
     approval = approvals.approval(connection, newest.repository_id, newest.head_sha)
@@ -62,10 +63,11 @@ def start_again(
         approver=approval.approver if approval else None,
         existing=(newest,),
     )
-    decisions = decide.on_rerun(newest.name, who, known, fork=not newest.trusted, now=at)
+    decisions = decide.on_rerun(None, who, known, fork=not newest.trusted, at=at)
     starts = [each for each in decisions if isinstance(each, Start)]
     if not starts:
-        return next((each for each in decisions if isinstance(each, Nothing)), Nothing("nothing is to be started"))
+        refusals = (each.why for each in decisions if isinstance(each, Nothing | RefuseRerun))
+        return Nothing(next(refusals, "nothing is to be started"))
     apply(connection, repository, [replace(starts[0], notes=_notes(newest))], at)
     begun = experiments.newest(connection, newest.repository_id, newest.head_sha, newest.name)
     return begun.id if begun else Nothing("nothing was started")

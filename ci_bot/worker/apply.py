@@ -9,6 +9,7 @@ from ci_bot.config import mask
 from ci_bot.decide import Decision, Report
 from ci_bot.records import CheckRun, Repository, Wish
 from ci_bot.report import other_checks
+from ci_bot.report.other_checks import REFUSED_RERUN, refused_rerun
 from ci_bot.store import approvals, check_runs, claims, experiments, repositories
 from ci_bot.store.approvals import Approval
 from ci_bot.store.experiments import Draft
@@ -22,8 +23,8 @@ def apply(connection: Connection, repository: Repository | None, decisions: Sequ
     """Write what was decided about a repository."""
     if repository is None:
         return
-    starts = any(isinstance(decision, decide.Start) for decision in decisions)
-    if starts or any(not isinstance(decision, decide.Nothing) for decision in decisions):
+    if any(isinstance(decision, decide.Start | decide.Report | decide.Approve) for decision in decisions):
+        # GitHub was asked, so it is there. An end may be told late, of a repository that was removed since.
         repositories.remember(connection, repository)
     for decision in decisions:
         match decision:
@@ -35,6 +36,9 @@ def apply(connection: Connection, repository: Repository | None, decisions: Sequ
                 approvals.approve(connection, Approval(repository.id, head_sha, approver, at))
             case decide.Cancel(experiment_id=experiment_id, by=by, why=why):
                 experiments.wish(connection, experiment_id, Wish(by, why, at))
+            case decide.RefuseRerun(experiment_id=experiment_id, by=by, at=asked_at):
+                told = refused_rerun(by, asked_at)
+                experiments.remark(connection, experiment_id, [told], replacing=REFUSED_RERUN)
             case decide.Nothing():
                 pass
             case _:
@@ -71,6 +75,7 @@ def _end_claims(connection: Connection, repository: Repository, ending: decide.E
         why=ending.why,
         at=at,
         except_sha=ending.except_sha,
+        only_sha=ending.only_sha,
     )
     for experiment_id in unwanted:
         experiments.wish(connection, experiment_id, Wish(decide.DESCENT, ending.why, at))

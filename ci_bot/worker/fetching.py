@@ -130,8 +130,9 @@ class Fetching:
             self._put_off(fetch)
             await self.journal.note(experiment.id, pending_reason=f"Waits for the code: {error}")
         else:
-            fresh = tuple(note for note in (*self.notes(experiment), *notes) if note not in experiment.notes)
-            await self.journal.note(experiment.id, notes=experiment.notes + fresh, pending_reason="")
+            if remarks := (*self.notes(experiment), *notes):
+                await self.journal.remark(experiment.id, remarks)
+            await self.journal.note(experiment.id, pending_reason="")
             if experiment.state is State.CREATED:
                 await self.journal.signal(experiment.id, experiment.progress, Signal.COMMIT_RESOLVED)
             self._fetches.pop(experiment.id, None)

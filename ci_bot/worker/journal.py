@@ -1,7 +1,7 @@
 """What happens to experiments, written into their rows; every write is a compare-and-swap under the lease."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,4 +87,9 @@ class Journal:
     async def note(self, experiment_id: int, **what: Any) -> None:
         """Replace what a reader is told besides the state."""
         if await self.books.write(lambda c: experiments.note(c, experiment_id, **what)):
+            self.changed()
+
+    async def remark(self, experiment_id: int, notes: Sequence[str]) -> None:
+        """Add to what a reader is told; others may do so at the same time."""
+        if await self.books.write(lambda c: experiments.remark(c, experiment_id, notes)):
             self.changed()

@@ -1,12 +1,16 @@
 """What each event leads to, given what is known."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from ci_bot import config, decide
-from ci_bot.decide import Approve, Commit, EndClaims, Known, Nothing, Read, ReportFine, Start
+from ci_bot.decide import Approve, Commit, EndClaims, Known, Nothing, Read, RefuseRerun, ReportFine, Start
 from ci_bot.events import MergeGroup, PullRequest, Push, RepositoryRef
 from ci_bot.events.kinds import Sender
 from ci_bot.records import Claim, ClaimKind, Experiment, Wish
+from ci_bot.report.check_run import check_run_name
 from launcher.state import Progress, State
 
 SHA, OTHER, BASE = "a" * 40, "b" * 40, "c" * 40
@@ -14,6 +18,7 @@ REPOSITORY = RepositoryRef(7, "octo/digits", "main", True, 3)
 MONA = Sender("mona", "User", 1)
 PLAIN = "version: 1\nexperiment: digits\ntype: single\nworker:\n  command: python train.py\n"
 FILTERED = PLAIN + "filters:\n  branches:\n    only: [main, 'release/.*']\n  tags:\n    only: 'v.*'\n"
+GROUP = "refs/heads/gh-readonly-queue/main/pr-5"
 BROKEN = "version: 1\nexperiment: digits\ntype: single\nworker:\n  count: 0\n"
 
 
@@ -92,9 +97,37 @@ def test_a_deleted_branch_ends_its_claims() -> None:
     assert (ended.except_sha, ended.why) == (None, "branch feature was deleted")
 
 
-def test_a_push_that_the_branch_has_left_behind_does_nothing() -> None:
-    late = known(FILTERED, ref="refs/heads/release/1", current_head=OTHER)
-    assert kinds(decide.on_push(push("refs/heads/release/1"), late)) == ["Nothing"]
+def group(action: str = "checks_requested", *, base: str = "main") -> MergeGroup:
+    return MergeGroup(REPOSITORY, action, SHA, GROUP, f"refs/heads/{base}", BASE, "", MONA)
+
+
+@pytest.mark.parametrize(
+    ("event", "head", "why"),
+    [
+        (push("refs/heads/feature"), SHA, ""),
+        (push("refs/heads/feature"), OTHER, "feature has moved on to bbbbbbb"),
+        (push("refs/heads/feature"), None, "feature is gone"),
+        (push("refs/tags/v1"), None, "v1 is gone"),
+        (push("refs/heads/feature", deleted=True), None, ""),
+        (push("refs/heads/feature", deleted=True), OTHER, "feature exists again"),
+        (pull(), SHA, ""),
+        (pull(), OTHER, "pull request #5 has moved on to bbbbbbb"),
+        (pull(), None, "pull request #5 is closed by now"),
+        (pull("closed"), None, ""),
+        (pull("closed"), SHA, "pull request #5 is open again"),
+        (group(), SHA, ""),
+        (group(), OTHER, f"the merge group {GROUP} has moved on to bbbbbbb"),
+        (group(), None, f"the merge group {GROUP} is gone"),
+    ],
+)
+def test_an_event_holds_while_github_shows_what_it_tells(event: Any, head: str | None, why: str) -> None:
+    assert decide.overtaken(event, head) == why
+
+
+def test_an_annotated_tag_is_compared_by_its_own_object_not_by_its_commit() -> None:
+    tag = replace(push("refs/tags/v1"), after=OTHER)
+    assert decide.overtaken(tag, OTHER) == ""
+    assert decide.overtaken(tag, SHA) != ""
 
 
 def test_a_broken_file_is_reported_and_starts_nothing() -> None:
@@ -115,23 +148,23 @@ def test_an_event_that_came_too_late_is_reported_as_missed() -> None:
 
 
 def test_a_pull_request_of_the_same_repository_runs() -> None:
-    decisions = decide.on_pull_request(pull(), known(current_head=SHA))
+    decisions = decide.on_pull_request(pull(), known())
     assert kinds(decisions) == ["EndClaims", "ReportFine", "Start"]
     assert start_in(decisions).claim == Claim(ClaimKind.PULL_REQUEST, "5")
     assert start_in(decisions).trusted
 
 
 def test_a_pull_request_matches_by_its_base_or_its_head_and_else_says_so() -> None:
-    elsewhere = decide.on_pull_request(pull(base="dev"), known(FILTERED, current_head=SHA))
+    elsewhere = decide.on_pull_request(pull(base="dev"), known(FILTERED))
     assert kinds(elsewhere) == ["EndClaims", "ReportFine", "ReportNotMatching"]
-    by_head = decide.on_pull_request(pull(base="dev", head="release/2"), known(FILTERED, current_head=SHA))
+    by_head = decide.on_pull_request(pull(base="dev", head="release/2"), known(FILTERED))
     assert "Start" in kinds(by_head)
 
 
 def test_a_fork_waits_for_approval_of_its_exact_commit() -> None:
-    waiting = decide.on_pull_request(pull(fork=True), known(current_head=SHA))
+    waiting = decide.on_pull_request(pull(fork=True), known())
     assert kinds(waiting) == ["EndClaims", "ReportWaiting"]
-    approved = decide.on_pull_request(pull(fork=True), known(current_head=SHA, approver="mona"))
+    approved = decide.on_pull_request(pull(fork=True), known(approver="mona"))
     assert not start_in(approved).trusted
 
 
@@ -141,48 +174,64 @@ def test_an_approval_starts_the_forks_commit_untrusted() -> None:
     assert not start_in(decisions).trusted
 
 
-def test_a_closed_pull_request_ends_its_claims_and_a_stale_event_does_nothing() -> None:
+def test_a_closed_pull_request_ends_its_claims() -> None:
     assert kinds(decide.on_pull_request(pull("closed"), known(None))) == ["EndClaims"]
-    assert kinds(decide.on_pull_request(pull(), known(current_head=OTHER))) == ["Nothing"]
 
 
 @pytest.mark.parametrize(("base", "outcome"), [("main", "Start"), ("dev", "ReportNotMatching")])
 def test_a_merge_group_is_tested_as_its_base_branch(base: str, outcome: str) -> None:
-    event = MergeGroup(
-        REPOSITORY, "checks_requested", SHA, "refs/heads/gh-readonly-queue/x", f"refs/heads/{base}", BASE, "", MONA
-    )
-    assert kinds(decide.on_merge_group(event, known(FILTERED)))[-1] == outcome
+    assert kinds(decide.on_merge_group(group(base=base), known(FILTERED)))[-1] == outcome
 
 
-def test_a_destroyed_merge_group_ends_its_claim() -> None:
-    event = MergeGroup(REPOSITORY, "destroyed", SHA, "refs/heads/q", "refs/heads/main", BASE, "dequeued", MONA)
-    assert kinds(decide.on_merge_group(event, known(None))) == ["EndClaims"]
+def test_a_destroyed_merge_group_ends_its_claim_and_not_that_of_the_next_group_of_its_name() -> None:
+    (ended,) = decide.on_merge_group(group("destroyed"), known(None))
+    assert isinstance(ended, EndClaims)
+    assert (ended.key, ended.only_sha) == (GROUP, SHA)
 
 
 def test_a_rerun_of_an_ended_experiment_is_the_next_run_of_its_name() -> None:
-    decisions = decide.on_rerun("digits", "mona", known(existing=[experiment(State.FAILED)]), fork=False, now=100)
+    ended = known(existing=[experiment(State.FAILED)])
+    decisions = decide.on_rerun("descent/digits", "mona", ended, fork=False, at=100)
     assert start_in(decisions).rerun == 1
     assert start_in(decisions).claim == Claim(ClaimKind.RERUN, "mona")
 
 
 def test_a_rerun_runs_what_never_ran_whatever_its_filters_and_messages_say() -> None:
     skipped = known(FILTERED, message="[skip ci]", ref="refs/heads/other")
-    assert start_in(decide.on_rerun(None, "mona", skipped, fork=False, now=100)).rerun == 0
+    assert start_in(decide.on_rerun(None, "mona", skipped, fork=False, at=100)).rerun == 0
 
 
 def test_a_rerun_of_an_unfinished_experiment_is_refused_with_the_reason() -> None:
-    decisions = decide.on_rerun("digits", "mona", known(existing=[experiment(State.RUNNING)]), fork=False, now=100)
-    assert "Start" not in kinds(decisions)
-    assert any(isinstance(each, Nothing) and "has not ended" in each.why for each in decisions)
+    running = known(existing=[experiment(State.RUNNING, rerun=1)])
+    decisions = decide.on_rerun("descent/digits", "mona", running, fork=False, at=100)
+    assert decisions[1:] == [RefuseRerun(1, "digits", "mona", 100)]
+    assert "has not ended" in decisions[1].why
 
 
-def test_one_click_that_arrives_twice_counts_once() -> None:
-    again = known(existing=[experiment(State.FAILED, rerun=1, created_at=98)])
-    assert "Start" not in kinds(decide.on_rerun(None, "mona", again, fork=False, now=100))
+@pytest.mark.parametrize("state", [State.RUNNING, State.FAILED])
+@pytest.mark.parametrize(("rerun", "at"), [(1, 100), (1, 98), (1, 40), (0, 97)])
+def test_one_click_that_arrives_twice_counts_once_however_late_its_other_half(
+    state: State, rerun: int, at: float
+) -> None:
+    again = known(existing=[experiment(state, rerun=rerun, created_at=98)])
+    assert kinds(decide.on_rerun(None, "mona", again, fork=False, at=at)) == ["ReportFine", "Nothing"]
+
+
+@pytest.mark.parametrize("name", ["a  b", "a b", "ghp_0123456789abcdef  x"])
+@pytest.mark.parametrize("squeezed", [True, False])
+def test_a_rerun_finds_the_experiment_of_a_check_run_however_its_spaces_are_written(name: str, squeezed: bool) -> None:
+    found = known(PLAIN.replace("digits", f'"{name}"'))
+    check = check_run_name(name) if squeezed else check_run_name(name).replace(" ", "  ")
+    assert start_in(decide.on_rerun(check, "mona", found, fork=False, at=100)).specification.name == name
+
+
+def test_a_rerun_of_a_check_run_that_the_file_knows_nothing_of_says_so() -> None:
+    (decision,) = decide.on_rerun("descent/gone", "mona", known(), fork=False, at=100)
+    assert decision == Nothing("the configuration has no experiment for the check run descent/gone")
 
 
 def test_a_rerun_of_a_forks_unapproved_commit_starts_nothing() -> None:
-    assert kinds(decide.on_rerun("digits", "mona", known(), fork=True, now=100)) == ["Nothing"]
+    assert kinds(decide.on_rerun("descent/digits", "mona", known(), fork=True, at=100)) == ["Nothing"]
 
 
 def test_a_commit_whose_experiment_lost_all_its_claims_is_run_afresh_when_it_is_wanted_again() -> None:

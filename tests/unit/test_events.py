@@ -92,8 +92,12 @@ def test_an_annotated_tag_is_read_as_the_commit_it_points_to() -> None:
     assert (event.tag, event.after, event.head_sha) == ("v1", tag_object, B)
 
 
-def test_a_push_of_another_bot_counts() -> None:
+def test_what_another_bot_pushes_proposes_or_queues_counts_since_its_check_may_be_required() -> None:
+    group = {"head_sha": A, "head_ref": "refs/heads/gh-readonly-queue/main/x", "base_ref": "refs/heads/main"}
+    queued = payload(action="checks_requested", merge_group=group | {"base_sha": B}, sender=BOT)
     assert isinstance(read("push", push(sender=BOT)), Push)
+    assert isinstance(read("pull_request", pull_request("opened") | {"sender": BOT}), PullRequest)
+    assert isinstance(read("merge_group", queued), MergeGroup)
 
 
 def test_a_push_of_our_own_bot_is_ignored() -> None:

@@ -12,7 +12,7 @@ def test_without_filters_the_default_branch_and_every_pull_request_count_and_no_
     assert triggers.matches_branch("main", "main")
     assert not triggers.matches_branch("dev", "main")
     assert not triggers.matches_tag("v1")
-    assert triggers.matches_pull_request("dev")
+    assert triggers.matches_merge("dev")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_an_expression_has_to_match_the_whole_name(filters: Filters, name: str, 
     triggers = Triggers(branches=filters, tags=filters)
     assert triggers.matches_branch(name, "main") is matches
     assert triggers.matches_tag(name) is matches
-    assert triggers.matches_pull_request(name) is matches
+    assert triggers.matches_merge(name) is matches
 
 
 def test_a_filter_on_tags_leaves_branches_at_the_default() -> None:

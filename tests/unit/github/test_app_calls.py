@@ -78,12 +78,6 @@ def test_large_deliveries_are_read_where_other_answers_would_be_too_large(fake: 
     assert len(call(fake, work).body) > 9_000_000
 
 
-def test_a_redelivery_is_asked_for(fake: FakeGitHub) -> None:
-    fake.on("POST", "/app/hook/deliveries/5/attempts", ok({}, 202))
-    call(fake, lambda github: github.redeliver(5))
-    assert fake.requests[-1].content == b""
-
-
 def test_a_manifest_becomes_an_app_before_there_is_one(fake: FakeGitHub) -> None:
     fake.on("POST", "/app-manifests/one-time-code/conversions", ok(NEW_APP, 201))
     found = call(fake, lambda github: github.convert_manifest("one-time-code"), credentials=False)

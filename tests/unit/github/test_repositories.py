@@ -42,13 +42,11 @@ def test_a_repository_of_an_event_will_do(fake: FakeGitHub) -> None:
     assert call(fake, lambda github: github.repository(ref)) == REPO
 
 
-def test_a_repository_is_found_by_number_with_a_token_for_it_alone(fake: FakeGitHub) -> None:
-    fake.on("GET", "/installation/repositories", ok({"repositories": [repository_answer(full_name="new/name")]}))
-    assert call(fake, lambda github: github.repository_by_id(11, 7)).full_name == "new/name"
+def test_the_list_of_repositories_is_asked_for_with_a_token_that_reads_nothing_else(fake: FakeGitHub) -> None:
+    fake.on("GET", "/installation/repositories", ok({"repositories": []}))
+    call(fake, lambda github: github.installation_repositories(11))
     (request,) = fake.tokens.values()
-    assert request == {"repository_ids": [7], "permissions": {"metadata": "read"}}
-    with pytest.raises(Gone, match="repository 8"):
-        call(fake, lambda github: github.repository_by_id(11, 8))
+    assert request == {"permissions": {"metadata": "read"}}
 
 
 def test_all_pages_of_a_list_are_read(fake: FakeGitHub) -> None:
@@ -132,35 +130,26 @@ def test_files_above_the_limit_are_refused(fake: FakeGitHub, answer: Any) -> Non
         read(fake)
 
 
-def test_a_directory_lists_its_names(fake: FakeGitHub) -> None:
-    fake.on("GET", f"{PATH}/contents/.descent", ok([{"name": "config.yaml"}, {"name": "params.yaml"}]))
-    fake.on("GET", f"{PATH}/contents/file", ok(file_answer(b"x")))
-
-    async def work(github: GitHub) -> list[tuple[str, ...]]:
-        return [await github.list_dir(REPO, path, A) for path in (".descent", "file", "nowhere")]
-
-    assert call(fake, work) == [("config.yaml", "params.yaml"), (), ()]
-
-
-def test_the_head_of_a_branch_is_asked_for_by_its_exact_name(fake: FakeGitHub) -> None:
-    fake.on("GET", f"{PATH}/git/ref/heads/feature/x", ok({"ref": "refs/heads/feature/x", "object": {"sha": B}}))
-    assert call(fake, lambda github: github.branch_head(REPO, "feature/x")) == B
+@pytest.mark.parametrize("ref", ["heads/feature/x", "tags/v1"])
+def test_what_a_branch_or_tag_points_to_is_asked_for_by_its_exact_name(fake: FakeGitHub, ref: str) -> None:
+    fake.on("GET", f"{PATH}/git/ref/{ref}", ok({"ref": f"refs/{ref}", "object": {"sha": B}}))
+    assert call(fake, lambda github: github.ref_head(REPO, f"refs/{ref}")) == B
 
 
 def test_a_deleted_branch_is_none_and_a_deleted_repository_gone(fake: FakeGitHub) -> None:
     fake.on("GET", PATH, ok(repository_answer()))
-    assert call(fake, lambda github: github.branch_head(REPO, "x")) is None
+    assert call(fake, lambda github: github.ref_head(REPO, "refs/heads/x")) is None
     fake.on("GET", PATH, said(404, "Not Found"))
     with pytest.raises(Gone):
-        call(fake, lambda github: github.branch_head(REPO, "x"))
+        call(fake, lambda github: github.ref_head(REPO, "refs/heads/x"))
 
 
 def test_an_empty_repository_has_no_branches(fake: FakeGitHub) -> None:
     fake.on("GET", f"{PATH}/git/ref/heads/main", said(409, "Git Repository is empty."))
-    assert call(fake, lambda github: github.branch_head(REPO, "main")) is None
+    assert call(fake, lambda github: github.ref_head(REPO, "refs/heads/main")) is None
     fake.on("GET", f"{PATH}/git/ref/heads/main", said(400, "odd"))
     with pytest.raises(Rejected):
-        call(fake, lambda github: github.branch_head(REPO, "main"))
+        call(fake, lambda github: github.ref_head(REPO, "refs/heads/main"))
 
 
 @pytest.mark.parametrize(

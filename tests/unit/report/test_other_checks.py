@@ -28,9 +28,28 @@ def test_every_problem_is_an_annotation_on_its_line() -> None:
     assert [a.start_line for a in run.annotations] == [*range(1, 301), 7]
     assert {a.level for a in run.annotations} == {"failure", "warning"}
     assert all(a.end_line == a.start_line and a.end_column == a.start_column == 5 for a in run.annotations)
-    assert run.title == "300 errors and 1 warning: line 1: wrong"
+    assert run.title == "300 errors and 1 warning; line 1: wrong"
     assert "… 101 more" in run.summary
     check_limits(run)
+
+
+@pytest.mark.parametrize(
+    ("message", "title"),
+    [
+        (
+            "`type` must be one of single, multi-grpc; found `a; b`. Write, for example, `type: single`.",
+            "1 error; line 3: type must be one of single, multi-grpc",
+        ),
+        ("`target` has `0.0..0.5; 1`. Write another.", "1 error; line 3: target has 0.0..0.5; 1"),
+        ("the file is empty. Write `version: 1` and so on.", "1 error; line 3: the file is empty"),
+        ("wrong " * 100, "1 error; line 3: " + "wrong " * 100),
+    ],
+)
+def test_a_title_is_short_and_plain_since_github_shows_no_markdown_there(message: str, title: str) -> None:
+    run = other_checks.configuration_check("c.yaml", [problem(message=message)], HEAD_SHA)
+    assert run.title == title if len(title) <= 120 else len(run.title) <= 120
+    assert "`" not in run.title
+    assert run.annotations[0].message.startswith(message[:40])
 
 
 def test_a_file_of_another_commit_gets_no_annotations_here() -> None:

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from ci_bot.decide import Decision, Start
-from ci_bot.events import CheckRunAction, MergeGroup, PullRequest, Push, RepositoryRef
+from ci_bot.events import (
+    CheckRunAction,
+    CheckRunRerequested,
+    CheckSuiteRerequested,
+    MergeGroup,
+    PullRequest,
+    Push,
+    RepositoryRef,
+)
 from ci_bot.events.kinds import Sender
 from ci_bot.github.answers import Commit, Pull, Role
 from ci_bot.github.errors import TooLarge
@@ -17,7 +25,7 @@ from ci_bot.records import Repository
 from ci_bot.store.deliveries import Delivery
 from ci_bot.worker.apply import apply
 from ci_bot.worker.books import Books
-from ci_bot.worker.intake import Intake
+from ci_bot.worker.inquiry import Inquiry
 
 SHA, BASE = "a" * 40, "b" * 40
 REPOSITORY = RepositoryRef(7, "octo/digits", "main", True, 3)
@@ -44,6 +52,9 @@ class FakeGitHub:
     async def pulls_for_commit(self, repo: Repository, sha: str) -> tuple[Pull, ...]:
         return (await self.pull_request(repo, 5),) if self.fork and sha == SHA else ()
 
+    async def ref_head(self, repo: Repository, ref: str) -> str | None:
+        return SHA
+
     async def commit(self, repo: Repository, sha: str) -> Commit:
         return Commit(sha, self.message, "stranger")
 
@@ -67,7 +78,7 @@ class Desk:
     github: FakeGitHub = field(default_factory=FakeGitHub)
 
     def __post_init__(self) -> None:
-        self.intake = Intake(self.books, self.github, 1, "descent", lambda: None)  # type: ignore[arg-type]
+        self.inquiry = Inquiry(self.books, self.github)  # type: ignore[arg-type]
 
     def happens(self, deciding: Coroutine[Any, Any, list[Decision]]) -> list[Decision]:
         async def story() -> list[Decision]:
@@ -79,10 +90,11 @@ class Desk:
 
     def event(self, event: Any) -> list[Decision]:
         delivery = Delivery(1, "guid", "x", b"", time.time(), "webhook")
-        return self.happens(self.intake._decide(delivery, event))
+        return self.happens(self.inquiry.decide(delivery, event))
 
     def rerun(self, check: str | None = None) -> list[Start]:
-        decisions = self.happens(self.intake.rerun(KNOWN, SHA, check, "mona"))
+        clicked = CheckRunRerequested(REPOSITORY, 1, check, SHA, "", MONA) if check else None
+        decisions = self.event(clicked or CheckSuiteRerequested(REPOSITORY, 1, SHA, MONA))
         return [decision for decision in decisions if isinstance(decision, Start)]
 
 
@@ -149,7 +161,7 @@ def _experiments(connection: Any) -> list[Any]:
 def test_what_is_recovered_after_too_long_starts_nothing_by_itself(desk: Desk) -> None:
     group = MergeGroup(REPOSITORY, "checks_requested", SHA, "refs/heads/q", "refs/heads/main", BASE, "", MONA)
     old = Delivery(1, "guid", "x", b"", time.time() - 7 * 3600, "recovered")
-    told = [desk.happens(desk.intake._decide(old, event)) for event in (group, push(), approve())]
+    told = [desk.happens(desk.inquiry.decide(old, event)) for event in (group, push(), approve())]
     assert [type(decisions[-1]).__name__ for decisions in told] == ["ReportMissed", "ReportMissed", "Nothing"]
 
 

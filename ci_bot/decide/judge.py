@@ -1,13 +1,27 @@
 """Event + configuration + what is known -> decisions. Pure."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
-from ci_bot.config import Configuration, ConfiguredExperiment
+from ci_bot.config import ConfiguredExperiment
+from ci_bot.decide.values import (
+    Approve,
+    Decision,
+    EndClaims,
+    Known,
+    Nothing,
+    RefuseRerun,
+    ReportFine,
+    ReportMissed,
+    ReportNotMatching,
+    ReportProblems,
+    ReportSkipped,
+    ReportWaiting,
+    Start,
+)
 from ci_bot.events import MergeGroup, PullRequest, Push, skip_requested
 from ci_bot.records import Claim, ClaimKind, Experiment
+from ci_bot.report.check_run import check_run_name
 from ci_bot.report.other_checks import configuration_notes
-from launcher.experiment import Specification
 
 DESCENT = "descent"
 """Who wishes that an experiment be cancelled when its last claim ends."""
@@ -15,178 +29,36 @@ SAME_CLICK_S = 5.0
 """One click may arrive as a check_run and as a check_suite event."""
 
 
-# --- decisions, in the imperative ---
-# A report's `trusted` says that the commit was pushed to the repository itself. A re-run asks for nothing less.
+def overtaken(event: Push | PullRequest | MergeGroup, head: str | None) -> str:
+    """Why an event is not acted on: GitHub shows otherwise by now what it tells of; empty when it still holds.
 
-
-@dataclass(frozen=True)
-class Start:
-    """Make this experiment exist, or add the claim to the one that does."""
-
-    head_sha: str
-    ref: str
-    title: str
-    specification: Specification
-    configuration_path: str
-    configuration_source: str
-    claim: Claim
-    rerun: int = 0
-    trusted: bool = True
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class EndClaims:
-    """End what this branch, tag, pull request or merge group wants, save at one commit."""
-
-    kind: ClaimKind
-    key: str
-    why: str
-    except_sha: str | None = None
-
-
-@dataclass(frozen=True)
-class ReportProblems:
-    """The configuration file has errors: say so on its lines, run nothing."""
-
-    head_sha: str
-    configuration: "Read"
-    trusted: bool
-
-
-@dataclass(frozen=True)
-class ReportFine:
-    """The configuration file has no errors now: an older verdict on it must not stand."""
-
-    head_sha: str
-    configuration: "Read"
-    trusted: bool
-
-
-@dataclass(frozen=True)
-class ReportSkipped:
-    """The commit's author asked for no experiment."""
-
-    head_sha: str
-    name: str
-    why: str
-    trusted: bool
-
-
-@dataclass(frozen=True)
-class ReportNotMatching:
-    """A pull request or merge group that the filters leave out still gets its check concluded."""
-
-    head_sha: str
-    name: str
-    tested: str
-    trusted: bool
-
-
-@dataclass(frozen=True)
-class ReportWaiting:
-    """A fork's commit waits for a person's approval of this exact SHA."""
-
-    head_sha: str
-    name: str
-    number: int
-    configuration: "Read"
-    trusted: bool = False
-
-
-@dataclass(frozen=True)
-class ReportMissed:
-    """The event came too long ago to act on without being asked."""
-
-    head_sha: str
-    name: str
-    trusted: bool
-
-
-@dataclass(frozen=True)
-class Approve:
-    """Remember who approved a fork's commit."""
-
-    head_sha: str
-    approver: str
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """Write a wish."""
-
-    experiment_id: int
-    by: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Nothing:
-    """Do nothing, because…"""
-
-    why: str
-
-
-Report = ReportProblems | ReportFine | ReportSkipped | ReportNotMatching | ReportWaiting | ReportMissed
-Decision = Start | EndClaims | Report | Approve | Cancel | Nothing
-
-
-# --- what is known ---
-
-
-@dataclass(frozen=True)
-class Read:
-    """A configuration file as read at a commit."""
-
-    path: str
-    source: str
-    configuration: Configuration
-    commit: str
-    """Where it was read: the pushed SHA, or the base branch's commit for a fork."""
-
-
-@dataclass(frozen=True)
-class Commit:
-    """The commit an event is about."""
-
-    head_sha: str
-    ref: str
-    message: str
-
-    @property
-    def title(self) -> str:
-        """The message's first line."""
-        return self.message.split("\n", 1)[0][:200]
-
-
-@dataclass(frozen=True)
-class Known:
-    """What was asked of GitHub and the store about one commit."""
-
-    commit: Commit
-    read: Read | None
-    current_head: str | None = None
-    """What GitHub says the branch or pull request points to now; None: it was not asked, or is gone."""
-    missed: bool = False
-    approver: str | None = None
-    existing: Sequence[Experiment] = field(default_factory=tuple)
-    """The newest experiment of each name at this commit."""
-
-
-# --- judgements ---
+    Args:
+        event: what was told; webhooks come late and out of order.
+        head: what its ref (an annotated tag's is the tag object) or pull request points to now; None: it is gone, or
+            closed.
+    """
+    match event:
+        case Push():
+            name, told, gone, back = event.name, None if event.deleted else event.after, "is gone", "exists again"
+        case PullRequest():
+            name, told = f"pull request #{event.number}", None if event.action == "closed" else event.head_sha
+            gone, back = "is closed by now", "is open again"
+        case MergeGroup():
+            name, told, gone, back = f"the merge group {event.head_ref}", event.head_sha, "is gone", ""
+    if head == told:
+        return ""
+    if head is None:
+        return f"{name} {gone}"
+    return f"{name} {back}" if told is None else f"{name} has moved on to {short(head)}"
 
 
 def on_push(push: Push, known: Known) -> list[Decision]:
     """What a push to a branch or tag asks for."""
-    repository, tag = push.repository, push.ref.startswith("refs/tags/")
-    name = push.ref.split("/", 2)[2]
-    kind = ClaimKind.TAG if tag else ClaimKind.BRANCH
+    repository, name, tag, head_sha = push.repository, push.name, push.tag is not None, push.head_sha
+    kind = ref_kind(push)
     if push.deleted:
         return [EndClaims(kind, push.ref, why=f"{'tag' if tag else 'branch'} {name} was deleted")]
-    head_sha = push.head_sha
-    if known.current_head not in {None, head_sha} and name != repository.default_branch:
-        return [Nothing(f"{name} has moved on to {short(known.current_head or '')}")]
-    lasting = not tag and name == repository.default_branch
+    lasting = push.branch == repository.default_branch
     ended = [] if lasting else [EndClaims(kind, push.ref, f"superseded by {short(head_sha)}", except_sha=head_sha)]
 
     def matches(experiment: ConfiguredExperiment) -> bool:
@@ -203,19 +75,14 @@ def on_pull_request(event: PullRequest, known: Known) -> list[Decision]:
     key = str(event.number)
     if event.action == "closed":
         return [EndClaims(ClaimKind.PULL_REQUEST, key, why=f"pull request #{key} was closed")]
-    if known.current_head != event.head_sha:
-        return [Nothing(f"pull request #{key} has moved on to {short(known.current_head or 'nothing')}")]
     superseded = EndClaims(ClaimKind.PULL_REQUEST, key, f"superseded by {short(event.head_sha)}", event.head_sha)
     if event.is_fork and known.approver is None:
         return [superseded, *_waiting(event, known)]
     claim = Claim(ClaimKind.PULL_REQUEST, key)
-    default_branch = event.repository.default_branch
-
     branches = {event.base_ref} if event.is_fork else {event.base_ref, event.head_ref}
 
     def matches(experiment: ConfiguredExperiment) -> bool:
-        triggers = experiment.triggers
-        return not triggers.branches or any(triggers.matches_branch(each, default_branch) for each in branches)
+        return any(experiment.triggers.matches_merge(branch) for branch in branches)
 
     wanted = _wanted(known, claim, matches, tested=f"base branch {event.base_ref}", trusted=not event.is_fork)
     return [superseded, *wanted]
@@ -224,12 +91,13 @@ def on_pull_request(event: PullRequest, known: Known) -> list[Decision]:
 def on_merge_group(event: MergeGroup, known: Known) -> list[Decision]:
     """What a merge queue asks for: the group's commit, tested as its base branch would be."""
     if event.action == "destroyed":
-        return [EndClaims(ClaimKind.MERGE_GROUP, event.head_ref, why="the merge group is gone")]
+        # The next group of the same pull requests may have the same name, and be known already.
+        why = "the merge group is gone"
+        return [EndClaims(ClaimKind.MERGE_GROUP, event.head_ref, why, only_sha=event.head_sha)]
     base = event.base_ref.removeprefix("refs/heads/")
-    default_branch = event.repository.default_branch
 
     def matches(experiment: ConfiguredExperiment) -> bool:
-        return not experiment.triggers.branches or experiment.triggers.matches_branch(base, default_branch)
+        return experiment.triggers.matches_merge(base)
 
     claim = Claim(ClaimKind.MERGE_GROUP, event.head_ref)
     return list(_wanted(known, claim, matches, tested=f"base branch {base}")) or [
@@ -243,15 +111,15 @@ def on_approval(head_sha: str, number: int, approver: str, known: Known) -> list
     return [Approve(head_sha, approver), *_wanted(known, claim, lambda _: True, trusted=False)]
 
 
-def on_rerun(name: str | None, sender: str, known: Known, *, fork: bool, now: float) -> list[Decision]:
+def on_rerun(check: str | None, sender: str, known: Known, *, fork: bool, at: float) -> list[Decision]:
     """What "Re-run" starts: each named experiment again once it has ended, whatever the filters say.
 
     Args:
-        name: the experiment's name; None for all of the commit.
+        check: the check run's name, as GitHub shows it; None for all of the commit.
         sender: the login of the person, who may write.
         known: `existing` holds the newest experiment of each name.
         fork: the commit comes from a fork.
-        now: seconds since the epoch.
+        at: when it was asked for, which may be long ago.
     """
     if fork and known.approver is None:
         return [Nothing("a fork's commit starts only when it is approved")]
@@ -259,22 +127,34 @@ def on_rerun(name: str | None, sender: str, known: Known, *, fork: bool, now: fl
         return [Nothing("the commit has no configuration file")]
     if not known.read.configuration.ok:
         return [ReportProblems(known.commit.head_sha, known.read, trusted=not fork)]
+    found = [each for each in known.read.configuration.experiments if _shows(check, each.specification.name)]
+    if not found:
+        return [Nothing(f"the configuration has no experiment for the check run {check}")]
     existing = {each.name: each for each in known.existing}
     decisions: list[Decision] = [ReportFine(known.commit.head_sha, known.read, trusted=not fork)]
-    for experiment in known.read.configuration.experiments:
-        specification = experiment.specification
-        if name not in {None, specification.name}:
-            continue
-        newest = existing.get(specification.name)
-        if newest and newest.ended_at is None:
-            decisions.append(Nothing(f"{specification.name} has not ended yet: cancel it first"))
-        elif newest and newest.rerun and now - newest.created_at < SAME_CLICK_S:
-            decisions.append(Nothing(f"{specification.name} was re-run just now"))
+    for experiment in found:
+        newest = existing.get(experiment.specification.name)
+        if newest and (refusal := _refusal(newest, sender, at)):
+            decisions.append(refusal)
         else:
             rerun = newest.rerun + 1 if newest else 0
             claim = Claim(ClaimKind.RERUN, sender)
             decisions.append(_start(known, experiment, claim, rerun=rerun, trusted=not fork))
     return decisions
+
+
+def _shows(check: str | None, name: str) -> bool:
+    """Whether a check run is an experiment's; spaces are GitHub's and ours to squeeze."""
+    return check is None or check.split() == check_run_name(name).split()
+
+
+def _refusal(newest: Experiment, sender: str, at: float) -> Decision | None:
+    begun = at - newest.created_at < (SAME_CLICK_S if newest.rerun else 0.0)  # by this click, or since
+    if newest.ended_at is None and not begun:
+        return RefuseRerun(newest.id, newest.name, sender, at)
+    if newest.ended_at is None:
+        return Nothing(f"{newest.name} has not ended yet: it was started just now")
+    return Nothing(f"{newest.name} was re-run just now") if begun else None
 
 
 def rerun_number(start: Start, newest: Experiment | None) -> int:
@@ -287,6 +167,11 @@ def rerun_number(start: Start, newest: Experiment | None) -> int:
     if start.claim.kind is not ClaimKind.RERUN and newest and newest.wish and newest.wish.by == DESCENT:
         return newest.rerun + 1
     return start.rerun if start.claim.kind is ClaimKind.RERUN or newest is None else newest.rerun
+
+
+def ref_kind(push: Push) -> ClaimKind:
+    """What a push's claim is of."""
+    return ClaimKind.BRANCH if push.tag is None else ClaimKind.TAG
 
 
 def short(sha: str) -> str:

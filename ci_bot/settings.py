@@ -1,5 +1,6 @@
 """The environment, read once: every setting with its unit, default and meaning."""
 
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -49,7 +50,7 @@ TABLE: tuple[Setting, ...] = (
     Setting("MACHINES", "", "path", "`machines.yaml`: what each machine type means; empty: one CPU each."),
     Setting("RAY_ADDRESS", "", "host:port", "The team's Ray cluster; empty: `up` starts a local head."),
     Setting("PUBLIC_URL", "", "URL", "Where GitHub and people reach Descent; empty: one-time key and polling."),
-    Setting("HOST", "127.0.0.1", "address", "Where web listens."),
+    Setting("HOST", "127.0.0.1", "address", "Where web listens; IPv6 with or without brackets."),
     Setting("PORT", "8000", "", "Where web listens; 0 takes a free one."),
     Setting("ISOLATION", "auto", "", "`auto`, `bubblewrap` or `none`: how commands are enclosed."),
     Setting("MAX_RUNNING", "0", "experiments", "How many run at once; 0: as many as fit."),
@@ -67,6 +68,7 @@ TABLE: tuple[Setting, ...] = (
 
 ISOLATIONS = ("auto", "bubblewrap", "none")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where one listens, and how one gets there
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,16 @@ class Settings:
         """The database's address: DATABASE_URL, else SQLite in DATA_DIR."""
         return self.database_url or f"sqlite:///{self.data_dir / 'descent.db'}"
 
+    @property
+    def local_url(self) -> str:
+        """Where a browser on this host finds the dashboard."""
+        return f"http://{url_host(EVERYWHERE.get(self.host, self.host))}:{self.port}"
+
+    @property
+    def dashboard_url(self) -> str:
+        """Where people find the dashboard."""
+        return self.public_url or self.local_url
+
     def credentials(self) -> AppCredentials | None:
         """The App's credentials as they are now: set-up may write app.json while we run."""
         if self.environment_credentials:
@@ -143,6 +155,11 @@ class Settings:
         )
 
 
+def url_host(host: str) -> str:
+    """An address as it stands in a URL: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def _environment_credentials(environ: Mapping[str, str], problems: list[str]) -> AppCredentials | None:
     app_id = environ.get("GITHUB_APP_ID", "").strip()
     key = environ.get("GITHUB_PRIVATE_KEY", "").replace("\\n", "\n")
@@ -155,7 +172,7 @@ def _environment_credentials(environ: Mapping[str, str], problems: list[str]) ->
             key = Path(key_path).expanduser().read_text()
         except OSError as error:
             problems.append(f"GITHUB_PRIVATE_KEY_PATH: {key_path} can't be read ({error.strerror})")
-    if not app_id.isdigit():
+    if not (app_id.isascii() and app_id.isdigit()):
         problems.append(f"GITHUB_APP_ID: expected the App's number, got {app_id!r}")
     if "PRIVATE KEY" not in key and not problems:
         problems.append("GITHUB_PRIVATE_KEY: expected a PEM private key; download one from the App's settings page")
@@ -210,6 +227,17 @@ def _database(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    """An address without brackets, written as browsers write it."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", bare):
+            raise ValueError(f"expected a host's name or address without a port, got {text!r}") from None
+        return bare.lower()
+
+
 def _path(text: str) -> Path | None:
     return Path(text).expanduser().absolute() if text else None
 
@@ -223,7 +251,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "MACHINES": _path,
     "RAY_ADDRESS": str,
     "PUBLIC_URL": _url,
-    "HOST": str,
+    "HOST": _host,
     "PORT": _number(0),
     "ISOLATION": _one_of(*ISOLATIONS),
     "MAX_RUNNING": _number(0),

@@ -1,13 +1,12 @@
 """`descent up`: web, worker and a local Ray head, started, watched and ended together; what it starts is on record."""
 
 import contextlib
-import ctypes
+import fcntl
 import json
 import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,17 +17,15 @@ from typing import Any
 
 import structlog
 
-from ci_bot.settings import Settings
+from ci_bot.services import Service, end, identity, is_alive
+from ci_bot.settings import Settings, url_host
 from launcher import node, ray_head
 from launcher.ray_head import Head, HeadError, HeadOptions
 from launcher.sandbox import probe
 
-RESTART_MAX_S = 30.0
 HEAD_PAUSE_S = 5.0
-END_S = 10.0
-STEADY_S = 60.0
-"""A process that lived so long starts again at once."""
-PR_SET_PDEATHSIG = 1
+THE_OTHER_S = 5.0
+"""How long a second `up` waits for the first to say where it is, or to be gone."""
 log = structlog.get_logger()
 
 
@@ -45,77 +42,28 @@ class NotIsolated(Exception):
 
 
 @dataclass
-class Service:
-    """A process of ours that is started again when it dies."""
-
-    name: str
-    argv: tuple[str, ...]
-    process: subprocess.Popen[bytes] | None = None
-    started_at: float = 0.0
-    failures: int = 0
-    next_start_at: float = 0.0
-
-    def start(self, environment: Mapping[str, str]) -> None:
-        """Start it, out of the terminal's reach: Ctrl-C is ours to act on. It ends with us, however we end."""
-        self.process = subprocess.Popen(
-            self.argv,
-            env=dict(environment),
-            start_new_session=True,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - `up` has no threads
-        )
-        self.started_at = time.monotonic()
-        log.info("started", process=self.name, pid=self.process.pid)
-
-    def watch(self, environment: Mapping[str, str]) -> None:
-        """Start it again if it died, sooner if it had lived for long."""
-        now = time.monotonic()
-        if self.process is None:
-            if now >= self.next_start_at:
-                self.start(environment)
-            return
-        code = self.process.poll()
-        if code is None:
-            return
-        self.failures = 1 if now - self.started_at > STEADY_S else self.failures + 1
-        pause_s = 0.0 if self.failures == 1 else min(2.0 ** (self.failures - 2), RESTART_MAX_S)
-        log.error("a process ended; it is started again", process=self.name, code=code, in_s=pause_s)
-        self.process, self.next_start_at = None, now + pause_s
-
-    def end(self, number: signal.Signals, limit_s: float) -> None:
-        """Ask it to end, and end it after the limit."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.send_signal(number)
-        try:
-            self.process.wait(limit_s)
-        except subprocess.TimeoutExpired:
-            log.error("a process did not end in time", process=self.name)
-            self.process.kill()
-            self.process.wait()
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@dataclass
 class Up:
-    """Everything that one host needs; `announce` is called with the dashboard's address once web listens."""
+    """Everything that one host needs.
+
+    `announce` is called with the dashboard's address once web listens; `tell`, from within a signal handler, when it
+    begins to end, and again when it has.
+    """
 
     settings: Settings
     environment: Mapping[str, str]
     announce: Callable[[str], None]
+    tell: Callable[[str], None] = lambda text: None
     options: HeadOptions = field(default_factory=HeadOptions)
     head: Head | None = None
     services: list[Service] = field(default_factory=list)
     _ending: bool = False
-
     _next_head_at: float = 0.0
+    _lock: int | None = None
 
     @property
     def url(self) -> str:
         """Where the dashboard is."""
-        return f"http://{self.settings.host}:{self.settings.port}"
+        return self.settings.local_url
 
     @property
     def _node_directory(self) -> Path:
@@ -132,6 +80,8 @@ class Up:
                 time.sleep(0.2)
         finally:
             self.stop()
+            if self._ending:
+                self.tell("Stopped.")
         return 0
 
     def start(self) -> None:
@@ -143,19 +93,40 @@ class Up:
             PortTaken: web could not listen.
         """
         self.settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        record = self._record()
-        if _alive(record.get("up")):
-            raise AlreadyUp(f"descent up runs already (pid {record['up']['pid']}) on {record.get('url', '?')}")
-        for name in ("web", "worker"):
-            _end(record.get(name))  # they end with their `up`, but may take a while
-        if not self.settings.ray_address:
-            self._require_isolation()
+        self._take_lock()
         try:
+            record = self._record()
+            for name in ("web", "worker"):
+                end(record.get(name))  # they end with their `up`, but may take a while
+            if not self.settings.ray_address:
+                self._require_isolation()
             self._bring_up(record)
         except BaseException:
             self.stop()
             raise
-        self.announce(self.url)
+        if not self._ending:
+            self.announce(self.url)
+
+    def _take_lock(self) -> None:
+        """Hold this directory for as long as we live; what we start does not inherit it."""
+        lock = os.open(self.settings.data_dir / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        give_up_at = time.monotonic() + THE_OTHER_S
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            record = self._record()
+            if is_alive(record.get("up")) or self._ending or time.monotonic() > give_up_at:
+                os.close(lock)
+                raise AlreadyUp(self._who_else(record))
+            time.sleep(0.05)
+        self._lock = lock
+
+    def _who_else(self, record: Mapping[str, Any]) -> str:
+        directory = self.settings.data_dir
+        if is_alive(record.get("up")):
+            return f"descent up runs already (pid {record['up']['pid']}) on {record.get('url', '?')}, for {directory}."
+        return f"Another descent up is just starting or ending for {directory}; try again in a moment."
 
     def _bring_up(self, record: Mapping[str, Any]) -> None:
         _require_port(self.settings.host, self.settings.port)
@@ -163,6 +134,8 @@ class Up:
             self.settings = replace(self.settings, port=free_port(self.settings.host))
         if not self.settings.ray_address:
             self.head = self._head(record.get("ray"))
+        if self._ending:
+            return
         environment = self._child_environment()
         self._write_record()
         self.services = [
@@ -206,8 +179,11 @@ class Up:
         if self.head:
             ray_head.stop(self.head)
             node.leave(self._node_directory, self.settings.grace_s)  # what a worker that was not there did not end
-        if self._record().get("up") == _identity(os.getpid()):
+        if self._record().get("up") == identity(os.getpid()):
             (self.settings.data_dir / "up.json").unlink()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _require_isolation(self) -> None:
         if self.settings.isolation == "none":
@@ -221,7 +197,9 @@ class Up:
             )
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._ending = True
+        if not self._ending:
+            self._ending = True
+            self.tell("\nStopping … what runs goes back into the queue.")
 
     # --- the record of what was started ---
 
@@ -232,10 +210,10 @@ class Up:
             return {}
 
     def _write_record(self) -> None:
-        record: dict[str, Any] = {"up": _identity(os.getpid()), "url": self.url}
+        record: dict[str, Any] = {"up": identity(os.getpid()), "url": self.url}
         for service in self.services:
             if service.process:
-                record[service.name] = _identity(service.process.pid)
+                record[service.name] = identity(service.process.pid)
         if self.head:
             record["ray"] = self.head.dump()
         path = self.settings.data_dir / "up.json"
@@ -300,41 +278,20 @@ def write_secret(path: Path, text: str) -> None:
 def _require_port(host: str, port: int) -> None:
     """Refuse an address that somebody else has: the key that we print must not go to them."""
     try:
-        socket.create_server((host, port)).close()
+        _listener(host, port).close()
     except OSError as error:
         raise PortTaken(
-            f"{host}:{port} can't be listened on ({error.strerror}); set HOST or PORT to another"
+            f"{url_host(host)}:{port} can't be listened on ({error.strerror}); set HOST or PORT to another"
         ) from error
 
 
 def free_port(host: str) -> int:
     """A port that nobody listens on now."""
-    with socket.create_server((host, 0)) as listener:
+    with _listener(host, 0) as listener:
         return int(listener.getsockname()[1])
 
 
-def _identity(pid: int) -> dict[str, int]:
-    """A process as it can be recognised after the pid was given to another."""
-    return {"pid": pid, "started": _start_ticks(pid)}
-
-
-def _start_ticks(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19])
-    except (OSError, IndexError):
-        return -1
-
-
-def _alive(identity: dict[str, int] | None) -> bool:
-    return bool(identity) and identity is not None and _start_ticks(identity["pid"]) == identity["started"]
-
-
-def _end(identity: dict[str, int] | None) -> None:
-    """End a process of an earlier run, if it still lives."""
-    give_up_at = time.monotonic() + END_S
-    number = signal.SIGTERM
-    while identity is not None and _alive(identity):
-        number = signal.SIGKILL if time.monotonic() > give_up_at else number
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(identity["pid"], number)
-        time.sleep(0.05)
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens as web would."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server(address[:2], family=family)

@@ -39,15 +39,23 @@ def json_line(configuration: Configuration, file: str) -> str:
 
 
 def lines(configuration: Configuration, file: str) -> list[str]:
-    """The problems, one a line as compilers write them, and then the experiments that were understood."""
+    """The problems, one a line as compilers write them; "ok" without an error; then the experiments understood."""
     found = []
     for problem in configuration.problems:
         where = file if problem.path == configuration.path else problem.path
         found.append(f"{where}:{problem.line}:{problem.column}: {problem.severity}: {problem.message}")
+    if configuration.ok:
+        counts = [_plural(len(configuration.experiments), "experiment")]
+        counts += [_plural(len(found), "warning")] if found else []
+        found.append(f"{file}: ok, {', '.join(counts)}")
     for each in configuration.experiments:
         groups = ", ".join(f"{group.role} × {group.count}" for group in each.specification.groups)
         found.append(f"{file}: {each.name}: {each.specification.topology}" + (f" ({groups})" if groups else ""))
     return found
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _experiment(experiment: ConfiguredExperiment) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _named_well(entry: Entry, where: str, notes: Notes) -> bool:
         return True
     found = shown(entry.key.text)
     expected = f"`source:name`, the source one of {', '.join(SOURCES)}, at most {MAX_IDENTIFIER} printable characters"
-    message = f"{found} in `{where}` names no metric; expected {expected}. Write `tensorflow:loss:`, say."
+    message = f"{found} in `{where}` names no metric; expected {expected}. Write, for example, `tensorflow:loss:`."
     notes.error(entry.key.at, Kind.CHECK, message, found=found, expected=expected)
     return False
 
@@ -150,12 +150,12 @@ def _target(section: Section, holder: Section) -> Range | None:
     text = holder.text("target")
     if text is None:
         if not holder.has("target"):
-            section.missing("target", '`target: "0.0..0.5"`, say')
+            section.missing("target", '`target: "0.0..0.5"`', is_example=True)
         return None
     target = parse_range(text)
     if target is None:
         expected = "a range: `N` or `N..` (greater), `..N` (less), `A..B` (between)"
-        holder.wrong("target", expected, '`target: "0.0..0.5"`, say', kind=Kind.CHECK)
+        holder.wrong("target", expected, '`target: "0.0..0.5"`', kind=Kind.CHECK, is_example=True)
         return None
     if target.low is not None and target.high is not None and target.low >= target.high:
         right = f'`target: "{target.high}..{target.low}"`' if target.low > target.high else "two different bounds"
@@ -167,7 +167,8 @@ def _target(section: Section, holder: Section) -> Range | None:
 def _aggregate(section: Section, holder: Section, identifier: str) -> str | None:
     custom = identifier.startswith("custom:")
     if not holder.has("aggregate"):
-        section.missing("aggregate", "`aggregate: /loss/mean`, a JSON pointer" if custom else "`aggregate: mean`, say")
+        write = "`aggregate: /loss/mean`, a JSON pointer" if custom else "`aggregate: mean`"
+        section.missing("aggregate", write, is_example=True)
         return None
     if not custom:
         return holder.choice("aggregate", AGGREGATES, kind=Kind.CHECK)
@@ -175,7 +176,11 @@ def _aggregate(section: Section, holder: Section, identifier: str) -> str | None
     if text is not None and not text.startswith("/"):
         expected = "a JSON pointer (RFC 6901), which begins with `/`, for a `custom:` metric"
         holder.wrong(
-            "aggregate", expected, f"`aggregate: /{identifier.removeprefix('custom:')}/{text}`, say", kind=Kind.CHECK
+            "aggregate",
+            expected,
+            f"`aggregate: /{identifier.removeprefix('custom:')}/{text}`",
+            kind=Kind.CHECK,
+            is_example=True,
         )
         return None
     return text
@@ -184,6 +189,8 @@ def _aggregate(section: Section, holder: Section, identifier: str) -> str | None
 def _precision(holder: Section) -> int | None:
     precision = holder.integer("precision", 0)
     if precision is not None and precision > MAX_PRECISION:
-        holder.wrong("precision", f"at most {MAX_PRECISION} decimals", "`precision: 2`, say", kind=Kind.CHECK)
+        holder.wrong(
+            "precision", f"at most {MAX_PRECISION} decimals", "`precision: 2`", kind=Kind.CHECK, is_example=True
+        )
         return None
     return precision

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ci_bot.config.gangs import background
 from ci_bot.config.mask import shown
 from ci_bot.config.problems import Kind
 from ci_bot.config.section import Section, normal
@@ -60,11 +61,21 @@ def node_group(
     """One group; None, after noting why, when its command is missing or its count is wrong."""
     command = section.text(keys.command)
     if not section.has(keys.command):
-        section.missing(keys.command, f"`{keys.command}: python train.py`, say")
+        section.missing(keys.command, f"`{keys.command}: python train.py`", is_example=True)
     container, machine_type = section.text(keys.container), section.text(keys.machine_type)
     count = _count(section, keys.count) if keys.count else 1
+    if role is Role.MASTER and keys.count and count is not None and count > 1:
+        section.wrong(keys.count, "1, for one node runs mpirun", f"`{keys.count}: 1`, and the others as workers")
+        return None
     if command is None or count is None:
         return None
+    if mark := background(command):
+        path = section.path(keys.command)
+        message = (
+            f"`{path}` goes into the background (`{mark}`), and where a command returns its node is done and all that "
+            f"it started ends. Remove `{mark}`, or let `wait` be the last line."
+        )
+        section.notes.warning(section.at(keys.command), Kind.VALUE, message, found=f"`{mark}`")
     return NodeGroup(
         role=role, count=count, command=command, machine_type=machine_type, container=container, dockerfile=dockerfile
     )
@@ -78,7 +89,7 @@ def _count(section: Section, key: str) -> int | None:
         return 1
     count = section.integer(key, 1)
     if count is not None and count > MAX_COUNT:
-        section.wrong(key, f"at most {MAX_COUNT}", f"`{key}: 2`, say")
+        section.wrong(key, f"at most {MAX_COUNT}", f"`{key}: 2`", is_example=True)
         return None
     return count
 
@@ -95,7 +106,7 @@ def topology_of(word: str, section: Section, key: str, *, multinode: Topology | 
     topology = multinode if normal(word) == "multinode" else TYPES.get(normal(word))
     if topology is None:
         expected = "one of " + ", ".join(Topology)
-        section.wrong(key, expected, f"`{key}: {Topology.SINGLE}`, say", kind=Kind.TYPE)
+        section.wrong(key, expected, f"`{key}: {Topology.SINGLE}`", kind=Kind.TYPE, is_example=True)
     elif word != topology:
         node = section.get(key)
         message = f"the type {shown(word)} was read as `{topology}`. Write `{key}: {topology}`."

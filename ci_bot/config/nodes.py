@@ -201,7 +201,7 @@ class _Composer:
         if anchored is None:
             inside = any(parent.event.anchor == name for parent in self._open)
             why = "stands inside what it repeats" if inside else "repeats an anchor that is not defined above"
-            message = f"`*{name}` {why}. A value that begins with `*` (a regular expression, say) needs quotes."
+            message = f"`*{name}` {why}. A value that begins with `*` (a regular expression, for example) needs quotes."
             self._refuse(event, Kind.SYNTAX, message, f"*{name}")
             return
         self._finish(event, anchored.node, anchored.size, anchored.height)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ci_bot.config import values
+from ci_bot.config.gangs import one_image
 from ci_bot.config.groups import MULTI_KEYS, ROLES, SINGLE_KEYS, node_group
 from ci_bot.config.mask import shown
 from ci_bot.config.nodes import Scalar, Sequence
@@ -146,7 +147,10 @@ def _groups(section: Section, topology: Topology) -> tuple[NodeGroup, ...] | Non
             message = f"`{section.path(key)}` is not used: type {topology} takes no `{key}`. Remove it."
             section.notes.warning(section.at(key), Kind.UNUSED, message, found=f"`{key}`")
     groups = [node_group(section, role, keys) for role, keys in by_role.items()]
-    return None if None in groups else tuple(group for group in groups if group)
+    read = tuple(group for group in groups if group)
+    places = {role: section.at(keys.container) for role, keys in by_role.items()}
+    alike = one_image(topology, read, places, section.notes)
+    return read if alike and None not in groups else None
 
 
 def _refuse_datasets(section: Section) -> None:

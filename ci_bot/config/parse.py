@@ -87,7 +87,7 @@ def _judge_version(section: Section, version: Version, second: bool, notes: Note
     found = what(node)
     near = re.fullmatch(r"[vV]?([012])(\.[0-9]{1,9})?", node.text) if isinstance(node, Scalar) else None
     if near is None:
-        message = f"{found} is no version that is known; expected 0, 1 or 2. Write {right}."
+        message = f"{found} is not a known version; expected 0, 1 or 2. Write {right}."
         notes.error(node.at, Kind.VERSION, message, found=found, expected="0, 1 or 2")
     elif (near[1] == "2") != second:
         shape = "`workflows`, which only version 2 has" if second else "no `workflows`, which version 2 needs"
@@ -105,7 +105,8 @@ def _is_options_file(root: Mapping) -> bool:
 def _refuse_options_file(notes: Notes) -> None:
     message = (
         "this is a file of command-line options and no configuration: it has neither `version` nor `worker` nor "
-        f"`workflows`. Keep it under another name, and write a file with `version: 2` whose step has "
-        f"`paramsFile: {shown('.ps_project/train.yaml').strip('`')}`, say; or put its lines below the step's `params`."
+        f"`workflows`. Keep it under another name, and write a file with `version: 2` whose step has, "
+        f"for example, `paramsFile: {shown('.ps_project/train.yaml').strip('`')}`; or put "
+        "its lines below the step's `params`."
     )
     notes.error(START, Kind.OPTIONS_FILE, message, found="command-line options", expected="a configuration")

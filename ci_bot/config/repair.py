@@ -44,7 +44,7 @@ def _reindent(source: Source, broken: Broken, notes: Notes) -> Source | None:
     notes.warning(
         source.at(source.start_of(first) + dash_column),
         Kind.INDENTATION,
-        f"`{key}` stands in the column of the step's dash, which is no YAML. It was read as belonging to {belongs}, "
+        f"`{key}` stands in the column of the step's dash, which is not YAML. It was read as belonging to {belongs}, "
         f"by {target} spaces, and what is below it likewise.",
         found=f"{dash_column} spaces",
         expected=f"{target} spaces",
@@ -108,7 +108,7 @@ def _cut_after_quote(source: Source, broken: Broken, notes: Notes) -> Source | N
 
 def _after_quote(quoted: Written, rest: str, found: str) -> str:
     if quoted.quote not in rest:
-        return f"A remark is written behind a space and `#`: write `# {found.strip('`')}`, or remove it."
+        return f"A comment comes after a space and `#`: write `# {found.strip('`')}`, or remove it."
     if quoted.quote == '"' and "'" not in quoted.text + rest:
         return 'If the quotes inside are meant, put the whole value between \' instead of ", or write \\" inside.'
     inside = '\\"' if quoted.quote == '"' else "''"

@@ -109,7 +109,7 @@ class Section:
             self.notes.warning(
                 entry.key.at,
                 Kind.UNKNOWN_KEY,
-                f"{shown(self.path(entry.key.text))} is no key that is known here; it has no effect. {hint}",
+                f"{shown(self.path(entry.key.text))} is not a known key here; it has no effect. {hint}",
                 found=shown(entry.key.text),
                 expected=f"`{words[near[0]]}`" if near else None,
             )
@@ -132,24 +132,24 @@ class Section:
         entry = self._entries.get(key)
         return entry.key.at if entry else self.start
 
-    def missing(self, key: str, write: str) -> None:
+    def missing(self, key: str, write: str, *, is_example: bool = False) -> None:
         """Note that a required key is absent."""
         self.notes.error(
             self.at(key),
             Kind.MISSING,
-            f"`{self.path(key)}` is missing. Write {write}.",
+            f"`{self.path(key)}` is missing. {_advice(write, is_example)}",
             found="nothing",
             expected=write,
         )
 
-    def wrong(self, key: str, expected: str, write: str, *, kind: Kind = Kind.VALUE) -> None:
+    def wrong(self, key: str, expected: str, write: str, *, kind: Kind = Kind.VALUE, is_example: bool = False) -> None:
         """Note that a value is not what it should be."""
         node = self.get(key)
         at = node.at if node else self.at(key)
         found = "nothing" if node is None else what(node)
         if is_secret_name(key) and isinstance(node, Scalar):
             found = shown(node.text, key=key)
-        message = f"`{self.path(key)}` must be {expected}; found {found}. Write {write}."
+        message = f"`{self.path(key)}` must be {expected}; found {found}. {_advice(write, is_example)}"
         self.notes.error(at, kind, message, found=found, expected=expected)
 
     def text(self, key: str) -> str | None:
@@ -170,7 +170,7 @@ class Section:
             return None
         value = whole_number(node)
         if value is None or value < minimum:
-            self.wrong(key, f"a whole number of at least {minimum}", f"`{key}: {max(minimum, 1)}`, say")
+            self.wrong(key, f"a whole number of at least {minimum}", f"`{key}: {max(minimum, 1)}`", is_example=True)
             return None
         return value
 
@@ -200,7 +200,7 @@ class Section:
                     expected=f"`{each}`",
                 )
                 return each
-        self.wrong(key, f"one of {', '.join(choices)}", f"`{key}: {choices[0]}`, say", kind=kind)
+        self.wrong(key, f"one of {', '.join(choices)}", f"`{key}: {choices[0]}`", kind=kind, is_example=True)
         return None
 
     def section(self, key: str, keys: Keys) -> "Section | None":
@@ -222,7 +222,7 @@ class Section:
         items = node.items if isinstance(node, Sequence) else (node,)
         scalars = tuple(item for item in items if isinstance(item, Scalar) and item.text and not item.null)
         if not items or len(scalars) < len(items):
-            self.wrong(key, "a text or a list of texts", f"`{key}: one`, or a list with a text behind each `-`")
+            self.wrong(key, "a text or a list of texts", f"`{key}: one`, or a list with a text after each `-`")
             return None
         return scalars
 
@@ -234,6 +234,10 @@ class Section:
         self.notes.warning(
             self.at(key), Kind.IGNORED, f"`{self.path(key)}` has no effect: {why}. You may remove it.", found=f"`{key}`"
         )
+
+
+def _advice(write: str, is_example: bool) -> str:
+    return f"Write, for example, {write}." if is_example else f"Write {write}."
 
 
 def whole_number(node: Node) -> int | None:

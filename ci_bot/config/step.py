@@ -90,7 +90,7 @@ def read_step(section: Section, workflow: str, read_file: ReadParams | None) -> 
     """A step, with every problem in it noted."""
     name = section.text("name")
     if name is None and not section.has("name"):
-        message = f"the step has no name, and was given its workflow's. Write `name: {workflow}`, say."
+        message = f"the step has no name, and was given its workflow's. Write, for example, `name: {workflow}`."
         section.notes.warning(section.at("name"), Kind.MISSING, message, found="nothing", expected="`name`")
     name = name or workflow
     command = _command(section)
@@ -130,13 +130,13 @@ def _params(
     section: Section, command: str | None, name: str, read_file: ReadParams | None
 ) -> tuple[Params | None, str | None]:
     """The parameters, or the path of the file that holds them and was not read."""
-    loose = misplaced(section, params.KEYS, "into the step's `params`")
+    loose = misplaced(section, params.KEYS, "in the step's `params`")
     inline = section.mapping("params")
     entries = (*(inline.entries if inline else ()), *(loose.entries if loose else ()))
     where = section.path("params")
     if not section.has("paramsFile"):
         if not entries and not section.has("params"):
-            section.missing("params", "`params:` and below it `command: python train.py`, say")
+            section.missing("params", "`params:` and below it `command: python train.py`", is_example=True)
             return None, None
         at = inline.at if inline else section.start
         return _read(Section(Mapping(entries, at), where, params.KEYS, section.notes), command, name), None
@@ -174,8 +174,13 @@ def _path(section: Section) -> str | None:
         return None
     path = posixpath.normpath(text)
     if text.startswith("/") or path == "." or path.split("/")[0] == ".." or "\\" in text or not text.isprintable():
-        write = "`paramsFile: .ps_project/train.yaml`, say"
-        section.wrong("paramsFile", "a file's path within the repository, with `/`", write, kind=Kind.PARAMS_FILE)
+        section.wrong(
+            "paramsFile",
+            "a file's path within the repository, with `/`",
+            "`paramsFile: .ps_project/train.yaml`",
+            kind=Kind.PARAMS_FILE,
+            is_example=True,
+        )
         return None
     return path
 

@@ -55,7 +55,7 @@ def _escape(source: Source, index: int, _opened: int) -> tuple[int, str]:
     start = index - 1 if source.text[index : index + 1] != "\\" else index
     found = shown(source.text[start : start + 2])
     return index, (
-        f"{found} is no escape that YAML knows between double quotes. Write \\\\ for a backslash, or put the value "
+        f"{found} is not an escape that YAML knows between double quotes. Write \\\\ for a backslash, or put the value "
         "between single quotes."
     )
 
@@ -95,8 +95,8 @@ def _no_colon(source: Source, _index: int, opened: int) -> tuple[int, str]:
     line = source.lines[source.line_of(opened)].strip()
     if re.match(r"[\w.-]+:[^\s]", line):
         right = line.replace(":", ": ", 1)
-        return opened, f"{shown(line)} has no space behind its colon. Write {shown(right)}."
-    return opened, f"{shown(line)} is no `key: value`. Write a colon and a space behind the key."
+        return opened, f"{shown(line)} has no space after its colon. Write {shown(right)}."
+    return opened, f"{shown(line)} is not `key: value`. Write a colon and a space after the key."
 
 
 def _bracket(source: Source, index: int, opened: int) -> tuple[int, str]:
@@ -118,8 +118,8 @@ def _indentation(source: Source, index: int, opened: int) -> tuple[int, str]:
         return index, f"{line} is an item of a list, and stands where a key is expected. Indent it below its key."
     if column == expected:
         return index, (
-            f"{line} stands in the column of the `-` of a list, but is no item of it. Begin it with `- `, or indent it "
-            "like the key that it belongs beside."
+            f"{line} stands in the column of the `-` of a list, but is not an item of it. Begin it with `- `, or "
+            "indent it like the key that it belongs beside."
         )
     return index, (
         f"{line} is indented to column {column + 1}, which fits nothing above it; the block it would belong to begins "

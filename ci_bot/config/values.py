@@ -101,7 +101,10 @@ def ports(section: Section) -> tuple[int, ...]:
             number = whole_number(Scalar(part.rpartition(":")[2], True, scalar.at))
             if number is None or not 1 <= number <= MAX_PORT or len(found) >= MAX_PORTS:
                 section.wrong(
-                    "ports", f"port numbers from 1 to {MAX_PORT}, at most {MAX_PORTS}", '`ports: "5000"`, say'
+                    "ports",
+                    f"port numbers from 1 to {MAX_PORT}, at most {MAX_PORTS}",
+                    '`ports: "5000"`',
+                    is_example=True,
                 )
                 return ()
             found.append(number)
@@ -120,7 +123,9 @@ def timeout(section: Section) -> int | None:
         units = zip(match.groups(), (24 * 3600, 3600, 60, 1), strict=True)
         seconds = sum(int(count) * unit for count, unit in units if count)
     if seconds is None or not 1 <= seconds <= MAX_TIMEOUT_S:
-        section.wrong("timeout", "a time of 1 second to 366 days", "`timeout: 3600` (seconds), `30m` or `2h`, say")
+        section.wrong(
+            "timeout", "a time of 1 second to 366 days", "`timeout: 3600` (seconds), `30m` or `2h`", is_example=True
+        )
         return None
     return seconds
 
@@ -129,7 +134,7 @@ def retries(section: Section) -> int | None:
     """How often a failed command is tried again."""
     count = section.integer("retries", 0)
     if count is not None and count > MAX_RETRIES:
-        section.wrong("retries", f"at most {MAX_RETRIES}", "`retries: 2`, say")
+        section.wrong("retries", f"at most {MAX_RETRIES}", "`retries: 2`", is_example=True)
         return None
     return count
 
@@ -145,11 +150,12 @@ def directory(section: Section, key: str, *, example: str = "/home/me") -> str |
         section.wrong(
             key,
             "an absolute directory without `..`",
-            f"`{key}: {example}`, say; to run in a folder of the repository, begin the command with `cd folder && `",
+            f"`{key}: {example}`; to run in a folder of the repository, begin the command with `cd folder && `",
+            is_example=True,
         )
         return None
     if clean in {"/", "//"} or any(clean == each or clean.startswith(f"{each}/") for each in _SYSTEM):
-        section.wrong(key, "a directory that hides nothing of the system", f"`{key}: {example}`, say")
+        section.wrong(key, "a directory that hides nothing of the system", f"`{key}: {example}`", is_example=True)
         return None
     return text
 

@@ -3,12 +3,13 @@
 from ci_bot.config import values
 from ci_bot.config.checks import read_checks
 from ci_bot.config.filters import Triggers, triggers_of
+from ci_bot.config.gangs import one_image
 from ci_bot.config.groups import ROLES, GroupKeys, node_group, topology_of
 from ci_bot.config.mask import shown
 from ci_bot.config.model import ConfiguredExperiment
 from ci_bot.config.names import check_name
 from ci_bot.config.nodes import Mapping
-from ci_bot.config.problems import Kind, Notes
+from ci_bot.config.problems import At, Kind, Notes
 from ci_bot.config.section import Keys, Section
 from launcher.experiment import Dockerfile, NodeGroup, Role, Specification, Topology
 
@@ -87,7 +88,7 @@ def _name(top: Section, repository_name: str) -> str | None:
 
 def _topology(top: Section) -> Topology | None:
     if not top.has("type"):
-        top.missing("type", "`type: single`, or multi-grpc, multi-mpi, multi-torch")
+        top.missing("type", "`type: single`, or multi-grpc, multi-mpi, multi-torch", is_example=True)
         return None
     word = top.text("type")
     if word is None:
@@ -112,7 +113,17 @@ def _groups(top: Section, topology: Topology | None) -> tuple[NodeGroup, ...] | 
         if role not in roles and top.has(role):
             message = f"`{role}` is not used: `type: {topology}` has no such group. Remove it, or change `type`."
             top.notes.warning(top.at(role), Kind.UNUSED, message, found=f"`{role}`")
-    return None if None in groups else tuple(group for group in groups if group)
+    read = tuple(group for group in groups if group)
+    alike = topology is None or one_image(topology, read, _image_places(top, read), top.notes)
+    return read if alike and None not in groups else None
+
+
+def _image_places(top: Section, groups: tuple[NodeGroup, ...]) -> dict[Role, At]:
+    """Where each group's image is written; what is wrong there has been noted."""
+    silent = Notes(top.notes.path)
+    nodes = {group.role: top.get(group.role) for group in groups}
+    sections = {role: Section(node, role, GROUP, silent) for role, node in nodes.items() if isinstance(node, Mapping)}
+    return {role: each.at("container" if each.has("container") else "dockerfile") for role, each in sections.items()}
 
 
 def _group(top: Section, role: Role, topology: Topology | None) -> NodeGroup | None:
@@ -125,7 +136,8 @@ def _group(top: Section, role: Role, topology: Topology | None) -> NodeGroup | N
     count = section.integer("count", 1)
     if topology is Topology.SINGLE and count is not None and count > 1:
         message = (
-            f"`{role}.count` is not used: `type: single` is one node. Remove it, or write `type: multi-torch`, say."
+            f"`{role}.count` is not used: `type: single` is one node. Remove it, or choose another type, for "
+            "example `type: multi-torch`."
         )
         section.notes.warning(section.at("count"), Kind.UNUSED, message, found=str(count), expected="1")
     return node_group(section, role, GROUP_KEYS if counted else ONE_NODE_KEYS, dockerfile=dockerfile)
@@ -162,7 +174,7 @@ def _model(top: Section) -> tuple[str | None, str | None]:
     if model is None:
         return None, None
     model.report_unknown()
-    for key, write in (("type", "`type: Tensorflow`, ONNX or Custom"), ("path", "`path: /artifacts`, say")):
+    for key, write in (("type", "`type: Tensorflow`, ONNX or Custom"), ("path", "a path, like `path: /artifacts`")):
         if not model.has(key):
             message = f"`model.{key}` is missing. Write {write}."
             model.notes.warning(model.at(key), Kind.MISSING, message, found="nothing", expected=write)

@@ -39,10 +39,10 @@ def read(node: Mapping, read_file: ReadParams | None, notes: Notes) -> tuple[Con
         notes: where the problems go.
     """
     top = Section(node, "", TOP, notes)
-    project = misplaced(top, PROJECT, "into each step's `params`")
+    project = misplaced(top, PROJECT, "in each step's `params`")
     outer = _Outer(
-        triggers=_triggers(misplaced(top, TRIGGERS, "into each workflow, beside `steps`")),
-        checks=_checks(misplaced(top, CHECKS, "into each step, beside `name`")),
+        triggers=_triggers(misplaced(top, TRIGGERS, "in each workflow, beside `steps`")),
+        checks=_checks(misplaced(top, CHECKS, "in each step, beside `name`")),
         project=project.text("projectId") if project else None,
     )
     top.report_unknown()
@@ -76,12 +76,12 @@ def _workflow(entry: Entry, outer: _Outer, read_file: ReadParams | None, notes: 
         return []
     section = Section(entry.value, where, WORKFLOW, notes)
     own = triggers_of(section, "triggers")
-    inherited = _checks(misplaced(section, CHECKS, "into the step, beside `name`")) or outer.checks
+    inherited = _checks(misplaced(section, CHECKS, "in the step, beside `name`")) or outer.checks
     section.report_unknown()
     steps: list[Step] = []
     for node in _steps(section):
         step = Section(node, f"{where}.steps", Step.KEYS, notes)
-        inside = misplaced(step, TRIGGERS, "into the workflow, beside `steps`")
+        inside = misplaced(step, TRIGGERS, "in the workflow, beside `steps`")
         lower = _triggers(inside)
         if own is not None and lower is not None and inside is not None:
             message = f"{shown(where)} has `triggers` already, outside its step. Remove one of the two."
@@ -97,7 +97,7 @@ def _steps(section: Section) -> tuple[Mapping, ...]:
     """The workflow's steps; the original ran one, so a second one is an error and not a guess at what it would do."""
     node: Node | None = section.get("steps")
     if node is None:
-        section.missing("steps", "`steps:` and below it `- name: train`, with `command` and `params`")
+        section.missing("steps", "`steps:` and below it `- name: train`, with `command` and `params`", is_example=True)
         return ()
     if isinstance(node, Mapping):
         message = (

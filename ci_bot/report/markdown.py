@@ -130,6 +130,10 @@ class Ink:
         """One line of plain text, where GitHub takes no markdown: titles, annotations."""
         return cut(redact(one_line(text), self.secrets), limit)
 
+    def title(self, text: str, limit: int = 250) -> str:
+        """A check run's title: plain text, in which backticks would stand as they are."""
+        return self.plain(text.replace("`", ""), limit)
+
     def text(self, text: str | bytes, limit: int = 500) -> str:
         """One line of markdown."""
         return prose(self.plain(text, limit))

@@ -32,13 +32,21 @@ def timeline_table(transitions: Sequence[Transition], ink: Ink) -> str:
 def _row(transition: Transition, took: str, ink: Ink) -> list[str]:
     attempt = str(transition.attempt) if transition.attempt else ""
     reason = ink.text(transition.reason, _REASON_CHARS)
-    return [durations.date_clock(transition.at), transition.state.words, attempt, took, reason]
+    state = transition.state.words.replace(" ", "\N{NO-BREAK SPACE}")  # a narrow column would break the name in two
+    return [durations.date_clock(transition.at), state, attempt, took, reason]
 
 
-def ran_s(transitions: Sequence[Transition]) -> float | None:
-    """How long the command of the last attempt that ran has run; None before it ended, or when none ran."""
-    ends = [after.at - before.at for before, after in pairwise(transitions) if before.state is State.RUNNING]
-    return ends[-1] if ends else None
+def ran_s(transitions: Sequence[Transition], now: float | None = None) -> float | None:
+    """The RUNNING time of the last attempt; while it runs, until `now`. None when it did not run, or still does."""
+    last = transitions[-1].attempt if transitions else 0
+    since = until = None
+    for transition in transitions:
+        if transition.attempt == last and transition.state is State.RUNNING:
+            since = transition.at if since is None else since
+        elif since is not None and until is None:
+            until = transition.at
+    until = now if until is None else until
+    return None if since is None or until is None else max(until - since, 0.0)
 
 
 def first_at(transitions: Sequence[Transition], state: State) -> float | None:

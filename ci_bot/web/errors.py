@@ -26,10 +26,30 @@ NOTHING = "There is nothing under this address."
 log = structlog.get_logger(__name__)
 
 
+class Refusal(HTTPException):
+    """An answer with a title of its own, and where to go from there: words and an address."""
+
+    def __init__(
+        self, status: int, words: str, *, title: str, back: str = "/", onward: tuple[str, str] | None = None
+    ) -> None:
+        super().__init__(status, words)
+        self.title, self.back, self.onward = title, back, onward
+
+
 async def refused(request: Request, error: Exception) -> Response:
     """An answer that a handler chose to be one."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
     words = NOTHING if error.detail == "Not Found" else error.detail
+    if isinstance(error, Refusal) and wants_page(request):
+        return page(
+            request,
+            "message.html",
+            error.status_code,
+            title=error.title,
+            words=words,
+            back=error.back,
+            onward=error.onward,
+        )
     return answer(request, error.status_code, words, dict(error.headers or {}))
 
 
@@ -57,13 +77,18 @@ def answer(request: Request, status: int, words: str, headers: dict[str, str]) -
     made: Response
     if request.url.path.endswith(".json"):
         made = JSONResponse({"error": words}, status)
-    elif "text/html" in request.headers.get("Accept", ""):
+    elif wants_page(request):
         title = TITLES.get(status, TITLES[500 if status >= 500 else 400])
         made = page(request, "message.html", status, title=title, words=words, back="/")
     else:
         made = PlainTextResponse(f"{words}\n", status)
     made.headers.update(headers)
     return made
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a person asks, with a browser."""
+    return "text/html" in request.headers.get("Accept", "")
 
 
 HANDLERS = {HTTPException: refused, GitHubError: github_away, LoginAgain: login_again, Exception: broken}

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from ci_bot.report.redact import Stream
-from ci_bot.web.lookup import readable_experiment
+from ci_bot.web.lookup import chosen_rank, number, readable_experiment
 from ci_bot.web.room import room_of, secrets_of
 from launcher.guardian.segments import Segments, cut_mark
 
@@ -18,14 +18,18 @@ NO_FILE = "There is no such artifact."
 
 
 async def whole_log(request: Request) -> Response:
-    """`/experiments/<id>/log`: all that is kept, cleaned and redacted; `?offset=` and `?attempt=` choose a part."""
+    """`/experiments/<id>/log`: all that is kept of one node's, cleaned and redacted.
+
+    `?node=` chooses another than the one that tells most, `?attempt=` another attempt, `?offset=` a part.
+    """
     room, experiment = room_of(request), await readable_experiment(request)
     newest = experiment.progress.attempt
-    attempt = _number(request, "attempt", newest)
+    attempt = number(request, "attempt", newest)
     if attempt > newest:
         raise HTTPException(404, f"There is no attempt {attempt}; the newest is {newest}.")
-    offset = _number(request, "offset", 0)
-    segments = room.log_of(experiment.id, attempt)
+    offset = number(request, "offset", 0)
+    rank = chosen_rank(request, experiment, unless_chosen=await room.in_thread(lambda: room.telling_rank(experiment)))
+    segments = room.log_of(experiment.id, attempt, rank)
     # A download must not wait for an experiment that writes faster than it reads: it ends where the log ends now.
     size = await room.in_thread(lambda: segments.size)
     text = _text(segments, offset, size, secrets_of(experiment))
@@ -48,15 +52,6 @@ def _text(segments: Segments, offset: int, end: int, secrets: tuple[str, ...]) -
             yield shown
         offset = chunk.next_offset
     yield stream.feed(b"", final=True)[0]
-
-
-def _number(request: Request, name: str, default: int) -> int:
-    text = request.query_params.get(name, "")
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise HTTPException(400, f"{name} must be a whole number, got {text[:40]!r}.")
-    return int(text)
 
 
 async def artifact(request: Request) -> Response:

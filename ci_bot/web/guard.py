@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ci_bot.web.rights import SESSION_S
-from ci_bot.web.room import Room, page, viewer_of
+from ci_bot.settings import url_host
+from ci_bot.web.rights import SESSION_S, Viewer
+from ci_bot.web.room import Room, page, room_of, viewer_of
 
 HOSTLESS = frozenset({"/webhook", "/healthz", "/readyz", "/metrics"})
 """Asked by machines, under any name: signed, harmless, or with a token of their own."""
@@ -82,8 +83,7 @@ class Guard:
         key_counts = not self._room.by_login
         if request.method == "GET" and "key" in request.query_params and key_counts:
             return self._enter(request)
-        cookie = request.cookies.get(self._room.sessions.cookie)
-        request.scope["viewer"] = self._room.sessions.viewer(cookie, key_is_enough=key_counts)
+        request.scope["viewer"] = session_of(request, self._room)
         if request.scope["viewer"] is not None or path in OPEN or path.startswith("/static/"):
             return None
         return self._stranger(request)
@@ -111,7 +111,7 @@ class Guard:
         return self._closed(request, "Open the dashboard with its key", "")
 
     def _closed(self, request: Request, title: str, words: str) -> Response:
-        return page(request, "closed.html", 401, title=title, words=words, data_dir=self._room.settings.data_dir)
+        return page(request, "closed.html", 401, title=title, words=words)
 
 
 def allowed_hosts(room: Room) -> frozenset[str]:
@@ -128,8 +128,15 @@ def allowed_origins(room: Room) -> frozenset[str]:
 
 
 def _local_hosts(room: Room) -> set[str]:
-    names, port = {*LOCAL_HOSTS, room.settings.host.lower()}, room.settings.port
+    names, port = {*LOCAL_HOSTS, url_host(room.settings.host.lower())}, room.settings.port
     return {f"{name}:{port}" for name in names} | (names if port == 80 else set())
+
+
+def session_of(request: Request, room: Room | None = None) -> Viewer | None:
+    """Who comes with the request's cookie now: they may have logged out since it came."""
+    room = room or room_of(request)
+    cookie = request.cookies.get(room.sessions.cookie)
+    return room.sessions.viewer(cookie, key_is_enough=not room.by_login)
 
 
 def set_session(answer: Response, room: Room, value: str) -> None:

@@ -3,13 +3,12 @@
 import os
 import secrets
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode
 
 from ci_bot.settings import Settings
 
 KEY = "key"
 SESSION_SECRET = "session-secret"  # noqa: S105 - a file's name
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "::": "[::1]"}  # noqa: S104 - where one listens, and reaches it
 
 
 def kept_secret(data_dir: Path, name: str) -> str:
@@ -34,17 +33,10 @@ def kept_secret(data_dir: Path, name: str) -> str:
 
 def invitation(settings: Settings, url: str) -> str:
     """The lines that tell a person how to open the dashboard."""
-    base = settings.public_url or reachable(url)
+    base = settings.public_url or url
     if settings.credentials() is None:
         query = urlencode({"key": kept_secret(settings.data_dir, KEY)})
         return f"Create your GitHub App at {base}/setup?{query}"
     if settings.public_url:
         return f"{base} (log in with GitHub)"
     return f"{base}/?{urlencode({'key': kept_secret(settings.data_dir, KEY)})}"
-
-
-def reachable(url: str) -> str:
-    """An address to open, of one to listen on: 0.0.0.0 is nowhere."""
-    parts = urlsplit(url)
-    host, colon, port = parts.netloc.rpartition(":")
-    return urlunsplit(parts._replace(netloc=f"{EVERYWHERE.get(host, host)}{colon}{port}"))

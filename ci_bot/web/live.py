@@ -1,4 +1,4 @@
-"""What happens to an experiment while people watch: one watcher each, however many look."""
+"""What happens to an experiment while people watch: one watcher for each log, however many look."""
 
 import asyncio
 import json
@@ -49,7 +49,7 @@ def event(name: str, content: Any, *, id: Place | None = None) -> bytes:
 
 
 class Watcher:
-    """Looks at one experiment every quarter of a second while somebody watches it."""
+    """Looks at one experiment, and the log of one of its nodes, every quarter of a second while somebody watches."""
 
     def __init__(self, look: Callable[[Place, Experiment | None], Seen]) -> None:
         self._look = look
@@ -108,18 +108,21 @@ class Live:
 
     experiment: Callable[[int], Experiment | None]
     """Reads the row; blocks."""
-    log_of: Callable[[int, int], Segments]
+    log_of: Callable[[int, int, int], Segments]
+    """The log of an experiment's attempt and rank."""
     secrets_of: Callable[[Experiment], tuple[str, ...]]
     closing: bool = False
-    _watchers: dict[int, tuple[Watcher, asyncio.Task[None]]] = field(default_factory=dict)
+    _watchers: dict[tuple[int, int], tuple[Watcher, asyncio.Task[None]]] = field(default_factory=dict)
+    """By experiment and rank."""
 
     @asynccontextmanager
-    async def watch(self, experiment_id: int) -> AsyncIterator[Watcher]:
-        """The watcher of an experiment, from its first look on."""
-        if experiment_id not in self._watchers:
-            watcher = Watcher(lambda place, known: self._look(experiment_id, place, known))
-            self._watchers[experiment_id] = (watcher, asyncio.create_task(watcher.run()))
-        watcher, task = self._watchers[experiment_id]
+    async def watch(self, experiment_id: int, rank: int) -> AsyncIterator[Watcher]:
+        """The watcher of an experiment and of the log of one of its nodes, from its first look on."""
+        key = (experiment_id, rank)
+        if key not in self._watchers:
+            watcher = Watcher(lambda place, known: self._look(key, place, known))
+            self._watchers[key] = (watcher, asyncio.create_task(watcher.run()))
+        watcher, task = self._watchers[key]
         watcher.viewers += 1
         try:
             changed = watcher.changed
@@ -129,18 +132,22 @@ class Live:
         finally:
             watcher.viewers -= 1
             if not watcher.viewers:
-                del self._watchers[experiment_id]
+                del self._watchers[key]
                 task.cancel()
+
+    def wake(self) -> None:
+        """Let every stream look whether it may go on."""
+        for watcher, _ in self._watchers.values():
+            watcher.wake()
 
     def close(self) -> None:
         """End all streams."""
         self.closing = True
-        for watcher, _ in self._watchers.values():
-            watcher.wake()
+        self.wake()
 
-    def read(self, experiment: Experiment, start: Place, until: Place) -> Frame:
+    def read(self, experiment: Experiment, rank: int, start: Place, until: Place) -> Frame:
         """A piece of the log for somebody who is behind, up to where the others are; blocks."""
-        segments = self.log_of(experiment.id, start.attempt)
+        segments = self.log_of(experiment.id, start.attempt, rank)
         offset, mark = behind(start.offset, segments)
         if offset >= until.offset:
             offset = until.offset
@@ -154,37 +161,41 @@ class Live:
         end = max(until.offset, piece.end) if stuck or reaches else piece.end
         return _frame(Piece(start.offset, end, mark + piece.html, "", piece.size), until.attempt)
 
-    def _look(self, experiment_id: int, place: Place, known: Experiment | None) -> Seen:
+    def _look(self, key: tuple[int, int], place: Place, known: Experiment | None) -> Seen:
+        experiment_id, rank = key
         experiment = self.experiment(experiment_id)
         if experiment is None:
             return Seen(None, place=place)
         secrets = self.secrets_of(experiment)
         attempt = experiment.progress.attempt
+        segments = self.log_of(experiment_id, attempt, rank)
         if known is None:
-            segments = self.log_of(experiment_id, attempt)
             place = Place(attempt, line_start(segments, segments.size - TAIL_BYTES))
         elif place.attempt != attempt:
             place = Place(attempt, 0)
-        more, place, partial = self._frames(experiment_id, place, secrets, final=experiment.ended_at is not None)
+        more, place, partial = _frames(segments, place, secrets, final=experiment.ended_at is not None)
         return Seen(experiment, tuple(more), place, partial)
 
-    def _frames(
-        self, experiment_id: int, place: Place, secrets: tuple[str, ...], *, final: bool
-    ) -> tuple[list[Frame], Place, str]:
-        segments, frames, partial = self.log_of(experiment_id, place.attempt), [], ""
-        offset, mark = behind(place.offset, segments)
-        for _ in range(MOST_PIECES):
-            piece = read_piece(segments, offset, secrets=secrets, final=final)
-            partial = piece.partial
-            if piece.end > place.offset:
-                frame = _frame(Piece(place.offset, piece.end, mark + piece.html, "", piece.size), place.attempt)
-                frames.append(frame)
-                mark = ""
-            advanced = piece.end > offset
-            place, offset = Place(place.attempt, piece.end), piece.end
-            if not advanced or piece.end >= piece.size:
-                break
-        return frames, place, partial
+
+def _frames(
+    segments: Segments, place: Place, secrets: tuple[str, ...], *, final: bool
+) -> tuple[list[Frame], Place, str]:
+    """What has come since, where that ends, and what there is of the line behind it."""
+    frames: list[Frame] = []
+    partial = ""
+    offset, mark = behind(place.offset, segments)
+    for _ in range(MOST_PIECES):
+        piece = read_piece(segments, offset, secrets=secrets, final=final)
+        partial = piece.partial
+        if piece.end > place.offset:
+            frame = _frame(Piece(place.offset, piece.end, mark + piece.html, "", piece.size), place.attempt)
+            frames.append(frame)
+            mark = ""
+        advanced = piece.end > offset
+        place, offset = Place(place.attempt, piece.end), piece.end
+        if not advanced or piece.end >= piece.size:
+            break
+    return frames, place, partial
 
 
 def _frame(piece: Piece, attempt: int) -> Frame:

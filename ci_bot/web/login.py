@@ -67,6 +67,7 @@ async def logout(request: Request) -> Response:
     await checked_form(request)
     room = room_of(request)
     room.sessions.log_out(request.scope["viewer"])
+    room.live.wake()  # what this session still streams ends now
     answer = page(request, "message.html", title="You are logged out", words="", back=None)
     answer.delete_cookie(room.sessions.cookie, secure=room.sessions.secure, httponly=True)
     return answer

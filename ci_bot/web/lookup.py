@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from ci_bot.records import Experiment, Repository
+from ci_bot.report.nodes import node_count
 from ci_bot.store import experiments, repositories
 from ci_bot.web.room import place_of, room_of, viewer_of
 from launcher.state import State
@@ -44,6 +45,32 @@ async def readable_experiment(request: Request) -> Experiment:
     if not await viewer_of(request).may_read(repository):
         raise HTTPException(404, NOT_FOUND)
     return experiment
+
+
+def number(request: Request, name: str, default: int) -> int:
+    """A whole number of the address's query.
+
+    Raises:
+        HTTPException: 400, it is none.
+    """
+    text = request.query_params.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise HTTPException(400, f"{name} must be a whole number, got {text[:40]!r}.")
+    return int(text)
+
+
+def chosen_rank(request: Request, experiment: Experiment, *, unless_chosen: int) -> int:
+    """The node whose log is asked for with `?node=<rank>`.
+
+    Raises:
+        HTTPException: 400, it is no number; 404, the experiment has no such node.
+    """
+    rank, count = number(request, "node", unless_chosen), node_count(experiment)
+    if rank >= count:
+        raise HTTPException(404, f"There is no node {rank}: {experiment.name} has {count}, counted from 0.")
+    return rank
 
 
 async def writable_repository(request: Request, experiment: Experiment) -> Repository:

@@ -9,36 +9,48 @@ import secrets
 from pathlib import Path
 
 import structlog
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ci_bot.github.answers import NewApp
 from ci_bot.github.errors import Gone, Rejected
 from ci_bot.web import manifest
+from ci_bot.web.errors import Refusal
 from ci_bot.web.guard import POLICY
 from ci_bot.web.room import SETUP_COOKIE, Room, page, room_of
 
 SETUP_S = 3600
 """GitHub wants all three steps within an hour."""
 _ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}")
-CLOSED = "There is a GitHub App already. To use another one, remove app.json from DATA_DIR first."
+CLOSED = "This Descent has a GitHub App"
+AGAIN = "Begin the set-up again"
 log = structlog.get_logger(__name__)
 
 
 async def setup(request: Request) -> Response:
-    """`GET /setup`: the form that takes the manifest to GitHub."""
+    """`GET /setup`: whose App it is to be, and its name; then the form that takes the manifest to GitHub."""
     room, query = room_of(request), request.query_params
     _must_be_open(room)
     organization, name = query.get("organization", "").strip(), query.get("name", "").strip()
+    problem = ""
     if organization and not _ORGANIZATION.fullmatch(organization):
-        raise HTTPException(400, f"{organization[:40]!r} can't be the name of an organization.")
+        problem = "An organization's name has letters, digits and hyphens, as in its address on GitHub."
+    if problem or "name" not in query or "change" in query:
+        name = name or manifest.template()["name"]
+        status = 400 if problem else 200
+        return page(request, "setup.html", status, organization=organization, name=name, problem=problem)
+    return _to_github(request, organization, name)
+
+
+def _to_github(request: Request, organization: str, name: str) -> Response:
+    """The page whose button posts the manifest to GitHub."""
+    room = room_of(request)
     state = secrets.token_urlsafe(24)
     public = bool(room.settings.public_url)
     wanted = manifest.filled(manifest.template(), room.base_url, reachable=public, name=name)
     answer = page(
         request,
-        "setup.html",
+        "manifest.html",
         action=manifest.creation_url(room.settings.github_url, organization, state),
         manifest=json.dumps(wanted),
         wanted=wanted,
@@ -67,18 +79,19 @@ async def created(request: Request) -> Response:
     _must_be_open(room)
     kept = room.sessions.unsealed("setup", request.cookies.get(SETUP_COOKIE, ""), SETUP_S)
     if kept is None or not hmac.compare_digest(kept["state"].encode(), query.get("state", "").encode()):
-        raise HTTPException(400, "This set-up was not begun here, or took more than an hour: begin again at /setup.")
+        words = "It was not begun in this browser, or took more than an hour."
+        raise Refusal(400, words, title=AGAIN, back="/setup")
     try:
         app = await room.github().convert_manifest(query.get("code", ""))
     except (Gone, Rejected) as error:
-        raise HTTPException(400, "GitHub does not know this code (any more): begin again at /setup.") from error
+        raise Refusal(400, "GitHub does not know this code, or no longer.", title=AGAIN, back="/setup") from error
     try:
         await asyncio.to_thread(keep_credentials, room.settings.data_dir / "app.json", app)
     except FileExistsError:
-        raise HTTPException(404, CLOSED) from None
+        raise _closed(room) from None
     log.info("the GitHub App was created", app_id=app.id, slug=app.slug)
     room.nudge()
-    install = f"{room.settings.github_url}/apps/{app.slug}/installations/new"
+    install = _install_url(room, app.slug)
     answer = page(request, "created.html", app=app, install=install, public=bool(room.settings.public_url))
     answer.delete_cookie(SETUP_COOKIE, path="/setup")
     return answer
@@ -117,4 +130,21 @@ def keep_credentials(path: Path, app: NewApp) -> None:
 
 def _must_be_open(room: Room) -> None:
     if room.settings.credentials() is not None:
-        raise HTTPException(404, CLOSED)
+        raise _closed(room)
+
+
+def _closed(room: Room) -> Refusal:
+    """That set-up is over, and what there is to do instead."""
+    credentials = room.settings.credentials()
+    slug = credentials.slug if credentials else ""
+    which = "GITHUB_APP_ID from the environment" if room.settings.environment_credentials else "app.json from DATA_DIR"
+    words = (
+        "Set-up is needed once, and is closed now. Install the App on the repositories that shall run experiments. "
+        f"To use another App, remove {which}, start Descent again, and come back here."
+    )
+    install = ("Install the App", _install_url(room, slug)) if slug else None
+    return Refusal(404, words, title=CLOSED, onward=install)
+
+
+def _install_url(room: Room, slug: str) -> str:
+    return f"{room.settings.github_url}/apps/{slug}/installations/new"

@@ -29,6 +29,27 @@ def test_cancelling_where_nothing_ever_ran_says_so_and_creates_nothing(data_dir:
         assert list(data_dir.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", ["abc", "1.5", "#1", "٣", ""])
+def test_what_is_no_number_is_refused_in_one_sentence(data_dir: Path, number: str) -> None:
+    result = CliRunner().invoke(app, ["cancel", number])
+    words = f"An experiment's number is expected, as the dashboard shows it after #; got {number!r}.\n"
+    assert (result.exit_code, result.stderr) == (2, words)
+
+
+def test_a_number_beyond_the_databases_is_of_no_experiment(data_dir: Path) -> None:
+    (data_dir / "descent.db").touch()
+    result = CliRunner().invoke(app, ["cancel", "9" * 30])
+    assert (result.exit_code, result.stderr) == (2, f"There is no experiment {'9' * 30}.\n")
+
+
+def test_checking_a_good_file_says_ok_and_what_was_found(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("version: 1\nexperiment: digits\ntype: single\nworker:\n  command: python train.py\n")
+    result = CliRunner().invoke(app, ["check", str(path)])
+    assert result.exit_code == 0
+    assert result.stdout == f"{path}: ok, 1 experiment\n{path}: digits: single (worker × 1)\n"
+
+
 def test_a_ray_head_that_can_not_be_started_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(self: Any) -> int:
         raise HeadError("the Ray head did not start within 60 s: no room")

@@ -53,6 +53,42 @@
     toEnd();
   }
 
+  const node = document.getElementById("node");
+  if (node) {
+    node.form.querySelector("button").hidden = true;
+    node.addEventListener("change", () => node.form.requestSubmit());
+  }
+
+  // What is looked at may be old as soon as the server can't be asked; a moment's silence is no reason to say so.
+  const PATIENCE_MS = 1500;
+  const away = document.getElementById("away");
+  let silence = null;
+
+  const unheard = (status) => {
+    const words = status === 401 ? "You are logged out here. Reload the page to go on."
+      : status === 404 ? "This is no longer here for you. Reload the page."
+      : status ? `Descent answers with an error (${status}). What you see here may be old; it is asked again.`
+      : "Descent does not answer. What you see here may be old; it is asked again until it answers.";
+    if (silence === null) silence = setTimeout(() => { away.textContent = words; away.hidden = false; }, PATIENCE_MS);
+    else if (!away.hidden && away.textContent !== words) away.textContent = words;
+  };
+  const heard = () => {
+    clearTimeout(silence);
+    silence = null;
+    away.hidden = true;
+  };
+
+  document.addEventListener("htmx:error", (event) => { if (event.detail.ctx) unheard(0); });
+  document.addEventListener("htmx:after:request", (event) => {
+    const status = event.detail.ctx.response.status;
+    if (status >= 400) unheard(status);
+    else heard();
+  });
+  document.addEventListener("htmx:sse:error", (event) => unheard(event.detail.status || 0));
+  document.addEventListener("htmx:sse:after:connection", (event) => {
+    if (event.detail.connection.status < 400) heard();
+  });
+
   document.addEventListener("submit", (event) => {
     const question = event.target.dataset.confirm;
     if (question && !window.confirm(question)) event.preventDefault();

@@ -5,10 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from ci_bot.settings import AppCredentials, Settings
-from ci_bot.web.key import invitation, kept_secret, reachable
+from ci_bot.web.key import invitation, kept_secret
 
 APP = AppCredentials(1, "key", ("secret",))
 
@@ -44,12 +42,3 @@ def test_where_people_log_in_no_key_is_shown(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, environment_credentials=APP, public_url="https://descent.example")
     assert "key" not in invitation(settings, "http://127.0.0.1:8000")
     assert "https://descent.example/setup?key=" in invitation(replace(settings, environment_credentials=None), "x")
-
-
-@pytest.mark.parametrize(
-    ("listening", "opened"),
-    [("http://0.0.0.0:80", "http://127.0.0.1:80"), ("http://10.1.2.3:1", "http://10.1.2.3:1"),
-     ("http://[::]:8000", "http://[::1]:8000")],
-)  # fmt: skip
-def test_an_address_to_listen_on_becomes_one_to_open(listening: str, opened: str) -> None:
-    assert reachable(listening) == opened

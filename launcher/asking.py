@@ -1,7 +1,7 @@
 """Asking the cluster and its nodes, which may be silent for a while: for how long, and what longer silence means."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -86,14 +86,43 @@ class Asking:
             raise Ended(Cause.NODE_LOST, node=node.host, why=why) from error
 
     async def agent_of(self, node: HeldNode) -> AgentClient | None:
-        """The agent that now serves the host: the node's own, or its successor's after a restart of Ray there.
+        """The agent that now serves the node's directory: the node's own, or its successor's after a restart of Ray.
 
-        None where the cluster says that it has no such host.
+        Machines may share a name, and an address may go to another: who has the name or the address is asked for the
+        id of its directory. None where nobody in the cluster can be it.
+
+        Raises:
+            BackendError: somebody might be it, and does not answer.
         """
         alive = (await self.backend.capacity()).alive
-        found = next((each for each in alive if each.node_id == node.node_id), None)
-        found = found or next((each for each in alive if each.host == node.host), None)
-        return self.backend.agent(found.node_id) if found else None
+        if any(each.node_id == node.node_id for each in alive):
+            return self.backend.agent(node.node_id)
+        candidates = [each for each in alive if each.host == node.host or each.address == node.address]
+        # Of a cloned disk there are two with one id; then the one at the old address is it.
+        candidates.sort(key=lambda each: each.address != node.address)
+        if not node.root_id:
+            candidates = [each for each in candidates if each.host == node.host]
+            return self.backend.agent(candidates[0].node_id) if candidates else None
+        return await self._with_root(node.root_id, [self.backend.agent(each.node_id) for each in candidates])
+
+    async def _with_root(self, root_id: str, candidates: Sequence[AgentClient]) -> AgentClient | None:
+        """The first of them that serves this directory; all are asked at once, since one may be slow to refuse."""
+        asked = [asyncio.ensure_future(each.facts()) for each in candidates]
+        silent: BackendError | NodeError | None = None
+        try:
+            for agent, answer in zip(candidates, asked, strict=True):
+                try:
+                    if (await answer).root_id == root_id:
+                        return agent
+                except (BackendError, NodeError) as error:
+                    silent = error
+        finally:
+            for answer in asked:
+                answer.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+        if silent is not None:
+            raise NodeUnavailable(f"what may be its successor does not say who it is: {silent}") from silent
+        return None
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

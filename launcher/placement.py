@@ -12,6 +12,8 @@ from launcher.machines import DEFAULT, GIB, Machine, Machines
 
 EPSILON = 1e-6
 NODE_ID_LABEL = "ray.io/node-id"
+UNPLACED_S = 15.0
+UNPLACED_MAX_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Waiting:
     repository_id: int
     needs: Needs
     queued_at: float
+    unplaced: bool = False
+    """Ray found no place for it just now; it holds its place in the queue, and is not tried again yet."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Blocked(StrEnum):
 
     MACHINES = "machines"
     AHEAD = "ahead"
+    UNPLACED = "unplaced"
     MAX_RUNNING = "max running"
     MAX_RUNNING_PER_REPOSITORY = "max running per repository"
 
@@ -144,6 +149,15 @@ def words(resources: Mapping[str, float]) -> str:
     return ", ".join(told)
 
 
+def unplaced_pause_s(times: int) -> float:
+    """How long to leave alone what Ray had no place for, so often by now, while our own count has room for it.
+
+    Somebody else uses that room, and nobody tells us when they stop; each try is two lines of the timeline. It grows
+    from a moment, since Ray may only have been late in giving back what an attempt of ours had, to half an hour.
+    """
+    return min(UNPLACED_S * 2.0 ** (min(times, 16) - 1), UNPLACED_MAX_S)
+
+
 def free_of(capacity: Capacity, running: Sequence[Running]) -> list[NodeCapacity]:
     """The living nodes with what our attempts leave of them; attempts not placed yet are put where they fit."""
     left = {node.node_id: node for node in capacity.alive}
@@ -163,6 +177,11 @@ def free_of(capacity: Capacity, running: Sequence[Running]) -> list[NodeCapacity
 def fits(wanted: Needs, free: Sequence[NodeCapacity]) -> bool:
     """Whether all of it can be placed at once."""
     return _place(wanted, free) is not None
+
+
+def placeable(wanted: Needs, nodes: Sequence[NodeCapacity]) -> int:
+    """For how many of its nodes there is a place, when they are placed together."""
+    return len((_spread if wanted.strategy == "STRICT_SPREAD" else _pack)(wanted.bundles, nodes))
 
 
 def ever_fits(wanted: Needs, most: Capacity, machines: Machines) -> bool:
@@ -233,6 +252,9 @@ class _Desk:
         elif (left := _place(wanted, self.free)) is None:
             self.closed.update(wanted.lanes)
             self._wait(waiting, self._shortage(wanted))
+        elif waiting.unplaced:
+            self.closed.update(wanted.lanes)
+            self._wait(waiting, Shortage(Blocked.UNPLACED, needed=wanted.bundles[0].resources))
         else:
             self.free = left
             self.shortages.clear()

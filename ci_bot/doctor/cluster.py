@@ -1,5 +1,6 @@
 """The Ray cluster: reached as the worker reaches it, its nodes and what their agents say of them."""
 
+import asyncio
 import stat
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ from ci_bot.doctor.findings import Finding, ok, problem, told, warning
 from ci_bot.report.amounts import plural, resources
 from ci_bot.settings import Settings
 from launcher.backend import BackendError, Capacity
-from launcher.node_types import NodeError
+from launcher.node_types import NodeError, NodeFacts
 from launcher.ray_backend import Connection, RayBackend
 
 REACH_S = 30.0
@@ -19,21 +20,28 @@ SHOWN = ("CPU", "GPU", "memory")
 async def ray(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
     """Is the cluster there, and can its nodes run experiments?
 
-    Agents are made with FENCE_S, STORAGE_DIR and this version's code, and one that was made otherwise gives way; so an
-    examination must see the same settings as the worker does.
+    Agents are made with FENCE_S, STORAGE_DIR and this version's code, and one that was made otherwise is not asked; so
+    an examination must see the same settings as the worker does.
     """
     connection = cluster(settings, environ)
     if connection is None:
         return [warning("ray", "there is no Ray head", "`descent up` starts one; for your own cluster set RAY_ADDRESS")]
     found = token(connection)
     backend = RayBackend(
-        lambda: connection, environment=environ, fence_s=settings.fence_s, storage_dir=settings.storage_dir
+        lambda: connection,
+        environment=environ,
+        fence_s=settings.fence_s,
+        storage_dir=settings.storage_dir,
+        guest=True,
     )
     try:
         await backend.connect(REACH_S)
         capacity = await backend.capacity()
         found.append(ok("ray", f"{connection.address} answers: {words(capacity)}"))
-        found += [finding for node in capacity.alive for finding in await _node(backend, node.node_id, settings)]
+        met = await asyncio.gather(*(_meet(backend, node.node_id) for node in capacity.alive))
+        for answer in met:
+            found += judge.node(answer, settings.isolation) if isinstance(answer, NodeFacts) else [answer]
+        found += judge.identities([answer for answer in met if isinstance(answer, NodeFacts)])
     except BackendError as error:
         todo = "is its head up, is RAY_ADDRESS its host:port, is the token the cluster's?"
         found.append(problem("ray", f"{connection.address}: {error}", todo))
@@ -64,8 +72,11 @@ def words(capacity: Capacity) -> str:
     return f"{plural(len(capacity.alive), 'node')} with {have}"
 
 
-async def _node(backend: RayBackend, node_id: str, settings: Settings) -> list[Finding]:
+async def _meet(backend: RayBackend, node_id: str) -> NodeFacts | Finding:
+    what = f"node {node_id[:8]}"
     try:
-        return judge.node(await backend.agent(node_id).facts(), settings.isolation)
-    except (BackendError, NodeError) as error:
-        return [problem(f"node {node_id[:8]}", f"its agent does not answer: {told(error)}", "see Ray's log there")]
+        return await backend.agent(node_id).facts()
+    except NodeError as error:
+        return problem(what, error.why, "run this in the worker's environment; a worker replaces agents that differ")
+    except BackendError as error:
+        return problem(what, f"its agent does not answer: {told(error)}", "see Ray's log there")

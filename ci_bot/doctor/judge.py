@@ -1,6 +1,6 @@
 """Facts about the set-up to findings. Pure."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +12,11 @@ from ci_bot.report.durations import duration
 from launcher.node import FULL_BYTES, ROOM_BYTES
 from launcher.node_types import NodeFacts
 
+DISTINCT_NAMES = "give each its own: one that can't be proven clean keeps experiments off all of them"
+DISTINCT_DIRECTORIES = (
+    "one may be taken for the other when it is lost: give each a disk of its own; of a copy remove NODE_DIR, and start "
+    "Ray there again"
+)
 RANKS = ("read", "write", "admin")
 SKEW_S = 60.0
 """GitHub refuses a JWT that begins in its future; ours begin a minute in our past."""
@@ -89,6 +94,28 @@ def node(facts: NodeFacts, setting: str) -> list[Finding]:
         found = [problem(what, text, "no experiment can start on it")]
     room = disk(what, "its NODE_DIR", facts.free_disk_bytes)
     return found if room == ok(what, room.text) else [*found, room]
+
+
+def identities(nodes: Sequence[NodeFacts]) -> list[Finding]:
+    """Whether every machine can be told from every other, by its name and by what its NODE_DIR says.
+
+    Several Ray nodes of one machine have one name and address, and may share a directory.
+    """
+    names: defaultdict[str, set[str]] = defaultdict(set)
+    directories: defaultdict[str, set[str]] = defaultdict(set)
+    for each in nodes:
+        names[each.host].add(each.address)
+        directories[each.root_id].add(f"{each.host} ({each.address})")
+    found = [
+        warning(f"node {host}", f"several machines have this name: {', '.join(sorted(addresses))}", DISTINCT_NAMES)
+        for host, addresses in names.items()
+        if len(addresses) > 1
+    ]
+    for root_id, machines in directories.items():
+        if root_id and len(machines) > 1:
+            text = f"{' and '.join(sorted(machines))} have the same NODE_DIR, or copies of one (id {root_id[:8]})"
+            found.append(warning("nodes", text, DISTINCT_DIRECTORIES))
+    return found
 
 
 def skew(ours: float, theirs: float) -> Finding:

@@ -14,7 +14,7 @@ class Shortage(Protocol):
 
     @property
     def blocked(self) -> str:
-        """What it waits for: "machines", "ahead", "max running" or "max running per repository"."""
+        """What it waits for: "machines", "ahead", "unplaced", "max running" or "max running per repository"."""
 
     @property
     def needed(self) -> Mapping[str, float]:
@@ -54,6 +54,11 @@ def why_pending(shortage: Shortage, *, machine_type: str = "", nodes: int = 1, q
         reached = f"{_LIMITS.get(shortage.blocked, 'the limit')}={shortage.limit}"
         return f"Waits for others to end: {reached} is reached; {_ahead(shortage.ahead)}."
     clauses = [_free(shortage), _ahead(shortage.ahead)]
+    if shortage.blocked == "unplaced":
+        clauses[0] = (
+            "by Descent's count there is room, but Ray could not place it, so something else on the cluster uses that; "
+            "it is tried again after growing pauses of up to half an hour"
+        )
     if quarantined:
         gets = "gets" if len(quarantined) == 1 else "get"
         clauses.insert(1, f"{named(quarantined)} {gets} nothing until proven clean")
@@ -95,6 +100,25 @@ def unsatisfiable(needs: str, largest: str | Mapping[str, float], fitting: Seque
     return f"No machine here can ever run this: it needs {needs}, the largest node has {has}. {change}"
 
 
+def too_many(needs: str, nodes: int, placeable: int, *, shared_hosts: bool) -> str:
+    """Why a gang can never run here although each of its nodes could, and what to change.
+
+    Args:
+        needs: what it asks, in words: "4 nodes of 1 CPU".
+        nodes: how many nodes it has.
+        placeable: for how many of them there is a place at the same time.
+        shared_hosts: whether several may be on one host.
+    """
+    if shared_hosts:
+        has = f"this cluster has room for {placeable} of the {amounts.plural(nodes, 'node')} at a time"
+        return f"No machines here can ever run this: it needs {needs}, and {has}. Ask for less, or add machines."
+    has = f"this cluster has {placeable}" if placeable else "this cluster has none"
+    return (
+        f"No machines here can ever run this: it needs {amounts.plural(nodes, 'host')} ({needs}), {has}. "
+        "Ask for less, add hosts, or let nodes share a host (ALLOW_SHARED_HOSTS=1)."
+    )
+
+
 def _told(total: Mapping[str, float]) -> dict[str, float]:
     """Not `node:10.0.0.5` and what else Ray counts; a missing GPU is told."""
     return {"GPU": total.get("GPU", 0), **{name: total[name] for name in ("CPU", "memory") if name in total}}
@@ -104,11 +128,6 @@ def unknown_machine_type(name: str, known: Sequence[str]) -> str:
     """That the operator's table of machines does not have the name, and which it has."""
     change = f"Change machine-type to one of: {named(known)}." if known else "The operator's table has none."
     return f"No machine here can ever run this: there is no machine type {name}. {change}"
-
-
-def multi_node_not_supported(topology: str) -> str:
-    """Why an experiment of several nodes does not run."""
-    return f"Experiments of type {topology} need several nodes, which this version of Descent can't run; use single."
 
 
 def named(names: Sequence[str]) -> str:

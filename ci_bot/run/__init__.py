@@ -5,11 +5,13 @@ current directory, or to the first of `artifacts-<experiment>-2`, -3… that is 
 """
 
 import asyncio
+import hashlib
 import itertools
 import json
 import re
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -39,7 +41,8 @@ from launcher.state import TERMINAL, Progress, State
 WORKED, FAILED, WRONG_USAGE = 0, 1, 2
 LOOK_S = 0.2
 LISTED = 20
-REPOSITORY_ID = 1
+GITHUB_IDS = 1 << 62
+"""No repository of GitHub's has an id above."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +198,7 @@ def _keep_artifacts(place: Place, experiment: Experiment, *, as_json: bool) -> N
 
 def _draft(commit: Commit, path: str, source: bytes, specification: Specification) -> Draft:
     return Draft(
-        repository_id=REPOSITORY_ID,
+        repository_id=_repository_id(commit.repository, socket.gethostname()),
         installation_id=0,
         full_name=commit.name,
         head_sha=commit.sha,
@@ -207,6 +210,12 @@ def _draft(commit: Commit, path: str, source: bytes, specification: Specificatio
         title=commit.title,
         progress=Progress(user_retries=specification.retries),
     )
+
+
+def _repository_id(repository: Path, host: str) -> int:
+    """An id that a folder keeps: by it a cluster's nodes find its `/storage` and caches, and nobody else's."""
+    digest = hashlib.sha256(f"{host}:{repository}".encode()).digest()
+    return GITHUB_IDS + int.from_bytes(digest[:7])
 
 
 def _experiment(draft: Draft) -> Experiment:

@@ -6,8 +6,8 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ci_bot.app import cluster, rules
@@ -19,8 +19,10 @@ from ci_bot.worker.books import Books
 from ci_bot.worker.launch import Launch
 from launcher import ray_head
 from launcher.backend import BackendError
+from launcher.group_names import passing_prefix
 from launcher.keep import Keep
 from launcher.machines import Machines
+from launcher.node_types import NodeError
 from launcher.placement import Limits
 from launcher.ray_backend import Connection, RayBackend
 from launcher.ray_head import Head, HeadError, HeadOptions
@@ -34,7 +36,7 @@ class OnlyOurs(Launch):
     """The launch loop on a cluster that others may use: what it does not know is left alone."""
 
     async def _sweep(self) -> None:
-        """Nothing: with a head of its own there is nothing to clear, and on RAY_ADDRESS it may be somebody's."""
+        """Nothing: with a head of its own there is nothing to clear, and on RAY_ADDRESS it is the worker's."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ async def temporary(
     """A place, gone at the end with everything in it.
 
     Raises:
-        NoPlace: Ray did not start, does not answer, or is somebody else's.
+        NoPlace: Ray did not start or does not answer, or its agents can't be used.
     """
     root = Path(tempfile.mkdtemp(prefix="descent-run-"))
     head: Head | None = None
@@ -65,10 +67,14 @@ async def temporary(
             head = await asyncio.to_thread(_head, root, environ)
             connection = Connection(head.address, head.token_path)
         backend = RayBackend(
-            lambda: connection, environment=environ, fence_s=settings.fence_s, storage_dir=settings.storage_dir
+            lambda: connection,
+            environment=environ,
+            fence_s=settings.fence_s,
+            storage_dir=settings.storage_dir,
+            guest=head is None,
         )
         try:
-            await _reach(backend, shared=head is None)
+            await _reach(backend)
             async with _working(settings, backend, commit, known, root) as place:
                 yield place
         finally:
@@ -92,7 +98,7 @@ async def _working(
         keep=keep,
         source=LocalSource(commit),
         machines=known,
-        rules=rules(settings),
+        rules=replace(rules(settings), group_prefix=passing_prefix(secrets.token_hex(4))),
         limits=Limits(),
         queue_s=settings.queue_s,
         require_container=settings.require_container,
@@ -117,18 +123,19 @@ def _head(root: Path, environ: Mapping[str, str]) -> Head:
         raise NoPlace(str(error)) from error
 
 
-async def _reach(backend: RayBackend, *, shared: bool) -> None:
+async def _reach(backend: RayBackend) -> None:
     try:
         await backend.connect()
-        if not shared:
-            return
-        found = await backend.reservations()
-        for node in (await backend.capacity()).alive:
-            found += await backend.agent(node.node_id).inventory()
+        nodes = (await backend.capacity()).alive
+        for answer in await asyncio.gather(*(_met(backend, node.node_id) for node in nodes), return_exceptions=True):
+            if answer is not None:
+                raise answer
     except BackendError as error:
         raise NoPlace(f"Ray does not answer: {error}") from error
-    if found:
-        text = (
-            f"experiments of a Descent worker are on this cluster ({', '.join(sorted(found)[:3])}); a cluster has one"
-        )
-        raise NoPlace(f"{text}: push the commit instead, or unset RAY_ADDRESS to run on this host")
+    except NodeError as error:
+        raise NoPlace(f"a worker of Descent serves this cluster, and {error.why}") from error
+
+
+async def _met(backend: RayBackend, node_id: str) -> None:
+    with suppress(BackendError):  # it is lost, or has yet to start: what lands there will tell
+        await backend.agent(node_id).facts()

@@ -2,17 +2,29 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ci_bot.records import Experiment
-from ci_bot.report.pending import no_cluster, no_room, unknown_machine_type, unsatisfiable, why_pending
-from ci_bot.store import experiments, quarantine
+from ci_bot.report.pending import no_cluster, no_room, too_many, unknown_machine_type, unsatisfiable, why_pending
+from ci_bot.store import experiments, marks, quarantine
+from ci_bot.worker import most
 from ci_bot.worker.books import Books
 from ci_bot.worker.journal import Journal
 from launcher.backend import Backend, Capacity
 from launcher.keep import Keep
 from launcher.machines import Machine, Machines
-from launcher.placement import Limits, Needs, Running, Waiting, admit, ever_fits, needs
+from launcher.placement import (
+    Limits,
+    Needs,
+    Running,
+    Waiting,
+    admit,
+    ever_fits,
+    fits,
+    needs,
+    placeable,
+    unplaced_pause_s,
+)
 from launcher.state import Cause, State
 
 REASON_S = 60.0
@@ -23,7 +35,7 @@ FULL_BYTES = 512 << 20
 
 @dataclass
 class Queue:
-    """Those that are PENDING, in order; remembers what the cluster once had."""
+    """Those that are PENDING, in order."""
 
     books: Books
     backend: Backend
@@ -33,10 +45,14 @@ class Queue:
     machines: Machines
     shared_hosts: bool
     now: Callable[[], float] = time.time
-    most: Capacity | None = None
-    """The most that this cluster ever had; None until it was first seen."""
+    seen: bool = False
+    """Whether the cluster has answered yet."""
+    most: Capacity = most.NOTHING
+    """The most that it ever had, under former workers too."""
     away: frozenset[str] = frozenset()
     """Hosts that were not proven clean."""
+    _kept: str | None = None
+    """What the database has of the most; None before it was asked."""
     _said: dict[int, tuple[float, str]] = field(default_factory=dict)
 
     async def look(self) -> Capacity:
@@ -47,10 +63,21 @@ class Queue:
         """
         await self.backend.ensure_agents()
         capacity = await self.backend.capacity()
-        self.most = capacity if self.most is None else self.most.at_least(capacity)
+        await self._remember(capacity)
         self.machines = self.machines.seeing(self.most)
         self.away = frozenset(each.host for each in await self.books.read(quarantine.hosts))
+        self.seen = True
         return capacity
+
+    async def _remember(self, capacity: Capacity) -> None:
+        """Keep the most that the cluster ever had; written only when it has grown."""
+        if self._kept is None:
+            self._kept = await self.books.read(lambda c: marks.get(c, most.MARK)) or ""
+            self.most = most.load(self._kept)
+        self.most = self.most.at_least(capacity)
+        if (grown := most.dump(self.most)) != self._kept:
+            await self.books.write(lambda c: marks.put(c, most.MARK, grown))
+            self._kept = grown
 
     async def admitted(
         self, waiting: Sequence[Experiment], held: Sequence[Experiment], capacity: Capacity
@@ -64,8 +91,9 @@ class Queue:
         possible = []
         for experiment in waiting:
             wanted = self._needs(experiment)
-            if ever_fits(wanted, self.most or capacity, self.machines):
-                possible.append(Waiting(experiment.id, experiment.repository_id, wanted, place(experiment)))
+            if ever_fits(wanted, self.most, self.machines):
+                held_back = self._held_back(experiment)
+                possible.append(Waiting(experiment.id, experiment.repository_id, wanted, place(experiment), held_back))
             else:
                 await self.journal.end(experiment, Cause.UNSATISFIABLE, {"why": self._never(wanted)})
         running = [
@@ -108,12 +136,27 @@ class Queue:
     def _needs(self, experiment: Experiment) -> Needs:
         return needs(experiment.specification, self.resolve(experiment), shared_hosts=self.shared_hosts)
 
+    def _held_back(self, experiment: Experiment) -> bool:
+        """Whether Ray had no place for it just now.
+
+        A new attempt has no cause, and every way back into the queue has one but this. Shutdowns count as well as
+        placements that failed; that only makes the pause a little longer.
+        """
+        progress = experiment.progress
+        if progress.attempt == 0 or progress.cause is not None:
+            return False
+        times = progress.attempt - progress.user_retries_used - progress.infrastructure_retries_used
+        return 0 <= self.now() - experiment.state_at < unplaced_pause_s(times)
+
     def _never(self, wanted: Needs) -> str:
         if wanted.undeclared:
             known = sorted(self.machines.table or ())
             return " ".join(unknown_machine_type(name, known) for name in wanted.undeclared)
-        nodes = self.most.nodes if self.most else ()
-        largest = max(nodes, key=lambda node: (node.total.get("GPU", 0), node.total.get("CPU", 0)))
+        alone = (replace(wanted, bundles=(bundle,)) for bundle in wanted.bundles)
+        if all(fits(each, self.most.alive) for each in alone):
+            nodes, placed = len(wanted.bundles), placeable(wanted, self.most.alive)
+            return too_many(wanted.words, nodes, placed, shared_hosts=self.shared_hosts)
+        largest = max(self.most.nodes, key=lambda node: (node.total.get("GPU", 0), node.total.get("CPU", 0)))
         return unsatisfiable(wanted.words, largest.total)
 
     async def _say(self, experiment: Experiment, text: str) -> None:

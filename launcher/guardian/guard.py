@@ -40,7 +40,7 @@ class Guard:
         self._produced = self._left = 0
         self._status: int | None = None
         self._breach: outcome.Breach | None = None
-        self._ran = self._stopped = self._killed = False
+        self._ran = self._stopped = self._put_down = self._killed = False
         self._empty = begun.started is None
         self._kill_at: float | None = None
         self._look_at = time.monotonic()
@@ -223,6 +223,8 @@ class Guard:
                 grace_s = request.get("grace_s", self._order["grace_s"])
                 if not isinstance(grace_s, int | float) or not grace_s >= 0:
                     return {"error": f"grace_s must be a number of seconds, got {grace_s!r}"}
+                # A fenced agent still holds the lease of what it ends; whoever ends the whole node does so after it.
+                self._put_down = self._put_down or not (self._control.held or self._stopped or self._is_over)
                 self._stop(grace_s)
                 return {"ok": True}
             case {"op": "status"}:
@@ -243,8 +245,13 @@ class Guard:
     # -- the end
 
     def _stop(self, grace_s: float) -> None:
-        self._stopped = True
+        self._stopped = self._stopped or not self._is_over
         self._terminate(grace_s)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the command has come to its end by itself or by a limit; who asks then has not stopped it."""
+        return self._status is not None or self._breach is not None
 
     def _terminate(self, grace_s: float) -> None:
         """Ask every process to end, and end it after the grace; a stricter deadline set before stays."""
@@ -307,6 +314,7 @@ class Guard:
             error=error,
             breach=self._breach,
             stopped=self._stopped,
+            put_down=self._put_down,
             killed=self._killed,
             left=self._left,
             memory_kills=self._cgroup.memory_kills() if self._cgroup.limits_memory else 0,

@@ -28,6 +28,7 @@ class Facts(NamedTuple):
     error: str | None = None
     breach: Breach | None = None
     stopped: bool = False
+    put_down: bool = False
     killed: bool = False
     left: int = 0
     memory_kills: int = 0
@@ -76,7 +77,9 @@ def record(facts: Facts, at: float) -> dict[str, Any]:
 
     Returns:
         `cause` (a value of `launcher.state.Cause`), `exit_code` or `signal`, `at`, and `detail`, which always holds
-        `hint` (for the sentence), `left` (processes that outlived the command and were ended), `stopped` (asked to).
+        `hint` (for the sentence), `left` (processes that outlived the command and were ended), `stopped` (asked to),
+        `put_down` (asked to while no agent held the lease: by who ended the node on purpose, for agents hold it when
+        they ask).
     """
     # Who killed a sandbox took its PID 1 too, and with it the only one that could tell the status.
     status = signal.SIGKILL if facts.status is None and facts.killed else facts.status
@@ -84,7 +87,7 @@ def record(facts: Facts, at: float) -> dict[str, Any]:
     name = None if status is None or code is not None else signal_name(os.WTERMSIG(status))
     cause, more = _cause(facts, code, name)
     hint = "" if code is None else _hint(code, facts)
-    detail = {"hint": hint, "left": facts.left, "stopped": facts.stopped, **more}
+    detail = {"hint": hint, "left": facts.left, "stopped": facts.stopped, "put_down": facts.put_down, **more}
     return {"cause": cause, "exit_code": code, "signal": name, "at": at, "detail": detail}
 
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 from launcher.backend import AgentClient, Bundle, Capacity, HeadLost, NodeUnavailable, Reservation, Strategy
 from launcher.ray_backend.agent_client import ANSWER_S, RayAgent
 from launcher.ray_backend.exits import why_ended
-from launcher.ray_backend.order import AgentOrder
+from launcher.ray_backend.order import AgentOrder, identity_of
 from launcher.ray_backend.wire import WireError, pack, receive, unpack_values
 from launcher.ray_environment import for_driver
 
@@ -60,6 +60,7 @@ class RayBackend:
         environment: what the driver process may see; only what may reach Ray's processes is passed on.
         fence_s: how long a node may miss the head before it ends what it runs.
         storage_dir: where every repository's storage is, on a file system that all nodes share.
+        guest: a worker may serve the cluster: its agents are used if they are made as ours would be, never replaced.
     """
 
     def __init__(
@@ -69,14 +70,19 @@ class RayBackend:
         environment: Mapping[str, str],
         fence_s: float,
         storage_dir: Path | None = None,
+        guest: bool = False,
     ) -> None:
         self._where = where
         self._environment = environment
-        self._order = AgentOrder(f"{_code_digest()} {fence_s:g} {storage_dir}", fence_s, storage_dir)
+        self._order = AgentOrder(identity_of(_code_digest(), fence_s, storage_dir), fence_s, storage_dir)
+        self._guest = guest
         self._ids = itertools.count()
         self._session: _Session | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
+        """Set while there is a session."""
+        self._failures = 0
+        """How often in a row no session came about."""
         self._why = "not connected"
 
     async def connect(self, timeout_s: float = READY_S) -> None:
@@ -88,7 +94,9 @@ class RayBackend:
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep(), name="ray driver")
         try:
-            await asyncio.wait_for(self._ready.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                while self._session is None:  # it may end again before we get to see it
+                    await self._ready.wait()
         except TimeoutError:
             raise HeadLost(f"Ray could not be reached within {timeout_s:.0f} s: {self._why}") from None
 
@@ -108,7 +116,7 @@ class RayBackend:
         await self._ask("ensure_agents")
 
     async def reserve(self, name: str, bundles: tuple[Bundle, ...], strategy: Strategy) -> None:
-        """Ask for a gang; it is placed whole or not at all, and outlives us."""
+        """Ask for a gang; it is placed whole or not at all, and outlives us if its name is the App's."""
         await self._ask("reserve", name, bundles, strategy)
 
     async def reservation(self, name: str) -> Reservation:
@@ -116,7 +124,7 @@ class RayBackend:
         return cast("Reservation", await self._ask("reservation", name))
 
     async def reservations(self) -> list[str]:
-        """The names of all reservations of experiments."""
+        """The names of the App's reservations; those that go with their owner are left out."""
         return cast("list[str]", await self._ask("reservations"))
 
     async def gpu_ids(self, name: str, bundle_index: int, count: int) -> tuple[str, ...]:
@@ -156,15 +164,13 @@ class RayBackend:
 
     async def _keep(self) -> None:
         """One driver process after another."""
-        failures = 0
         while True:
+            self._failures += 1
             try:
                 await self._live()
             except (OSError, WireError, TimeoutError) as error:
                 self._why = f"{type(error).__name__}: {error}"
-            failures = 0 if self._ready.is_set() else failures + 1
-            self._ready.clear()
-            await asyncio.sleep(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
+            await asyncio.sleep(PAUSES_S[min(self._failures, len(PAUSES_S) - 1)])
 
     async def _live(self) -> None:
         """Start a driver process and pass its answers on until it ends; `_why` then says what happened."""
@@ -185,6 +191,7 @@ class RayBackend:
         finally:
             if self._session:
                 session, self._session = self._session, None
+                self._ready.clear()  # at once: the process may take its time to end
                 session.fail("the connection to Ray has ended")
             writer.close()
             exit_code = await asyncio.shield(_end(process))
@@ -198,10 +205,11 @@ class RayBackend:
         writer: asyncio.StreamWriter,
         connection: Connection,
     ) -> None:
-        writer.write(pack((connection.address, self._order)))
+        writer.write(pack((connection.address, self._order, self._guest)))
         async with asyncio.timeout(READY_S):
             cluster_id = unpack_values(await self._unless_moved(receive(reader), connection))
         session = self._session = _Session(process, writer, cluster_id)
+        self._failures = 0
         self._ready.set()
         while True:
             request_id, error, result = unpack_values(await receive(reader))

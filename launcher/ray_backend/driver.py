@@ -105,7 +105,7 @@ def main() -> None:
 
 async def _run(channel: socket.socket) -> None:
     reader, writer = await asyncio.open_connection(sock=channel)
-    address, order = pickle.loads(await receive(reader))  # noqa: S301 - our own parent sent it
+    address, order, guest = pickle.loads(await receive(reader))  # noqa: S301 - our own parent sent it
     await asyncio.to_thread(
         ray.init, address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False, ignore_reinit_error=False
     )
@@ -113,7 +113,7 @@ async def _run(channel: socket.socket) -> None:
     watch = (head_probe(worker.gcs_client.address, groups.cluster_id()), worker.node.raylet_socket_name)
     threading.Thread(target=_watch_cluster, args=watch, name="pulse", daemon=True).start()
     writer.write(pack(groups.cluster_id()))
-    await Driver(Agents(order)).serve(reader, writer)
+    await Driver(Agents(order, guest=guest)).serve(reader, writer)
 
 
 def _watch_parent(pid: int) -> None:

@@ -1,6 +1,8 @@
-"""Reservations as Ray's placement groups: named, detached, found again by anybody who knows the name. Blocks."""
+"""Reservations as Ray's placement groups: named, found again by anybody who knows the name. Blocks.
 
-from collections.abc import Mapping
+They are detached, but for those whose name says that they go with the driver that made them."""
+
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
@@ -8,10 +10,9 @@ from ray._private import state as ray_state
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 from launcher.backend import Bundle, Capacity, NodeCapacity, Reservation, Strategy
+from launcher.group_names import LASTING, is_passing
 from launcher.ray_backend.answers import judge
 from launcher.ray_backend.order import NAMESPACE
-
-PREFIX = "exp-"
 
 
 def capacity() -> Capacity:
@@ -45,7 +46,7 @@ def reserve(name: str, bundles: tuple[Bundle, ...], strategy: Strategy) -> None:
             [dict(bundle.resources) for bundle in bundles],
             strategy=strategy,
             name=name,
-            lifetime="detached",
+            lifetime=None if is_passing(name) else "detached",
             bundle_label_selector=[dict(bundle.labels) for bundle in bundles],
         )
     except ray.exceptions.RaySystemError as error:
@@ -60,9 +61,9 @@ def reservation(name: str) -> Reservation:
 
 
 def reservations() -> list[str]:
-    """The names of all placement groups of experiments."""
+    """The names of the App's placement groups."""
     rows = ray_state.state.placement_group_table().values()
-    return sorted(row["name"] for row in rows if row["name"].startswith(PREFIX) and row["state"] != "REMOVED")
+    return sorted(row["name"] for row in rows if row["name"].startswith(LASTING) and row["state"] != "REMOVED")
 
 
 def release(name: str) -> None:
@@ -70,6 +71,11 @@ def release(name: str) -> None:
     row = _row(name)
     if row:
         remove_placement_group(handle(row))
+
+
+def gone(names: Iterable[str]) -> set[str]:
+    """Those of these placement groups that Ray does not have."""
+    return {name for name in names if _row(name) is None}
 
 
 def placed(name: str) -> PlacementGroup | None:

@@ -114,11 +114,35 @@ def test_a_command_that_fills_the_process_table_fails_alone(repo: Repo, stack: S
     assert stack.control.wait_check_runs("octo/neighbour-of-processes", neighbour)[0]["conclusion"] == "success"
 
 
+WRITER = """\
+echo ready >/storage/ready; n=0
+until [ -e /storage/enough ]; do
+    head -c 1000000 /dev/urandom >part && cp part "$ARTIFACTS_DIR/part" && cmp part "$ARTIFACTS_DIR/part" || exit 9
+    n=$((n + 1))
+done
+echo "wrote $n times"
+"""
+
+
 def test_a_command_that_fills_the_disk_fails_alone(repo: Repo, stack: Stack) -> None:
+    beside = stack.repository("neighbour-of-disk")
+    sha = beside.push({".descent/config.yaml": config("sh write.sh"), "write.sh": WRITER})
+    storage = stack.data_dir / "node" / "storage" / str(beside.wait(sha, lambda e: True).repository_id)
+    wait_for((storage / "ready").exists, 60)
     fill = "python -c \"f = open('big', 'wb')\nwhile True: f.write(b'x' * (1 << 20)); f.flush()\""
-    check = repo.check(repo.run(fill, worker={"machine-type": "small"}), timeout_s=90)
+    filled = repo.run(fill, worker={"machine-type": "small"})
+    check = repo.check(filled, timeout_s=90)
     assert check["conclusion"] == "failure"
     assert "disk" in check["output"]["title"].lower(), check["output"]["title"]
+    (storage / "enough").touch()
+    assert beside.check(sha)["conclusion"] == "success"
+    hog, neighbour = repo.experiment(filled), beside.experiment(sha)
+    assert hog is not None
+    assert neighbour is not None
+    assert {node.host for node in neighbour.held.nodes} == {node.host for node in hog.held.nodes}
+    assert (neighbour.progress.attempt, "wrote" in beside.log(neighbour)) == (1, True)
+    kept = stack.data_dir / "artifacts" / str(neighbour.id) / "1" / "part"
+    assert kept.stat().st_size == 1_000_000
 
 
 def test_nothing_of_an_experiment_is_left_when_it_has_ended(repo: Repo, stack: Stack) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.state import State
+from launcher.state import Cause, State
 from tests.e2e import load
 from tests.e2e.killing import Victim, find, kill, listening, marked, processes_of
 from tests.e2e.load import Kind, Load
@@ -109,10 +109,11 @@ def test_stopping_leaves_nothing_and_loses_nothing(ground: Ground) -> None:
         assert listening() == ground.ports_before
 
 
-def test_what_a_killed_worker_left_running_ends_with_up(ground: Ground) -> None:
+def test_what_a_killed_worker_left_running_ends_with_up_and_costs_no_retry(ground: Ground) -> None:
     stack, pushes = ground.stack, mixed(ground, "left")
-    stack.start()
-    (running,) = pushes.push(Kind.LONG)
+    if stack.process is None:  # the test before this one has stopped it
+        stack.start()
+    (running,) = pushes.push(Kind.LONG, 15.0)  # longer than Ray takes to end
     pushes.repo.wait(running.sha, lambda e: e.state is State.RUNNING)
     assert stack.process is not None
     stack.process.send_signal(signal.SIGSTOP)
@@ -122,6 +123,10 @@ def test_what_a_killed_worker_left_running_ends_with_up(ground: Ground) -> None:
     stack.stop()
     assert processes_of(stack) == []
     assert marked(stack, load.attempt_keys(stack)) == []
-    stack.start()
+    stack.start()  # its worker finds on the node's disk that this was no accident
     pushes.settle(SETTLE_S)
     assert pushes.untruths() == []
+    experiment = pushes.repo.experiment(running.sha)
+    assert experiment is not None
+    assert (experiment.state, experiment.progress.infrastructure_retries_used) == (State.STOPPED, 0)
+    assert [each.cause for each in stack.timeline(experiment.id) if each.state is State.PENDING][1:] == [Cause.SHUTDOWN]

@@ -2,8 +2,10 @@
 
 import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from launcher import ray_head
 from launcher.ray_backend import Connection
+from launcher.ray_environment import for_head
 from tests.namespace import Network, aside
 
 
@@ -38,6 +41,36 @@ def start_head(root: Path, *, port: int = 0) -> Cluster:
     environment = {**os.environ, "NODE_DIR": str(node_dir), "GITHUB_WEBHOOK_SECRET": "never-on-ray"}
     options = ray_head.HeadOptions(num_cpus=4, num_gpus=2, labels={"zone": "b"}, port=port)
     return Cluster(ray_head.start(environment, token, options), environment, node_dir)
+
+
+@contextmanager
+def joined(cluster: Cluster, root: Path, *, num_cpus: int = 1) -> Iterator[Path]:
+    """A second Ray node on this machine, with a directory of its own, which it gives."""
+    node_dir = root / "node"
+    environment = for_head({**cluster.environment, "NODE_DIR": str(node_dir)}, cluster.head.token_path)
+    argv = [sys.executable, "-P", "-m", "launcher.ray_backend.start", "start", "--block"]
+    argv += ["--address", cluster.head.address, "--num-cpus", str(num_cpus), "--num-gpus", "0"]
+    argv += ["--dashboard-agent-listen-port", "0", "--include-log-monitor=false", "--disable-usage-stats"]
+    argv += ["--object-store-memory", "100000000"]
+    with (root / "ray.out").open("wb") as output:
+        process = subprocess.Popen(
+            argv,
+            env=environment,
+            cwd=root,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    whole = ray_head.Head(process.pid, ray_head._ticks(process.pid), "", root / "none", cluster.head.token_path)
+    try:
+        yield node_dir
+    finally:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        ray_head.stop(whole)
+        process.wait()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The doctor's judgements: what is said of which fact, and that nothing secret is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,27 @@ def test_a_rate_limit_that_is_nearly_used_up_is_a_warning() -> None:
     assert short is not None
     assert (fine.level, short.level) == (Level.OK, Level.WARNING)
     assert judge.rate_limit("octo", {}) is None
+
+
+def named(host: str, address: str, root_id: str) -> NodeFacts:
+    return replace(facts(), host=host, address=address, root_id=root_id)
+
+
+def test_machines_of_their_own_name_and_disk_and_several_nodes_of_one_machine_are_fine() -> None:
+    apart = [named("a", "10.0.0.1", "1"), named("b", "10.0.0.2", "2")]
+    one_machine = [named("c", "10.0.0.3", "3"), named("c", "10.0.0.3", "4"), named("c", "10.0.0.3", "4")]
+    assert judge.identities([*apart, *one_machine]) == []
+
+
+def test_machines_of_one_name_are_a_warning() -> None:
+    (found,) = judge.identities([named("vm", "10.0.0.1", "1"), named("vm", "10.0.0.2", "2")])
+    assert (found.level, found.what) == (Level.WARNING, "node vm")
+    assert "10.0.0.1, 10.0.0.2" in found.text
+
+
+def test_a_copied_disk_is_a_warning_whatever_the_machines_are_called() -> None:
+    (found,) = judge.identities([named("a", "10.0.0.1", "1" * 32), named("b", "10.0.0.2", "1" * 32)])
+    assert found.level is Level.WARNING
+    assert found.text == "a (10.0.0.1) and b (10.0.0.2) have the same NODE_DIR, or copies of one (id 11111111)"
+    both = judge.identities([named("vm", "10.0.0.1", "1"), named("vm", "10.0.0.2", "1")])
+    assert len(both) == 2

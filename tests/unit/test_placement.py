@@ -15,6 +15,7 @@ from launcher.placement import (
     Limits,
     Needs,
     Running,
+    Shortage,
     Waiting,
     admit,
     avoiding,
@@ -23,7 +24,9 @@ from launcher.placement import (
     fits,
     free_of,
     needs,
+    placeable,
     shortage,
+    unplaced_pause_s,
     words,
 )
 
@@ -146,6 +149,12 @@ def test_free_is_what_our_placed_and_our_coming_attempts_leave():
     assert {each.node_id: each.total["CPU"] for each in free_of(capacity, [coming, placed, gone])} == {"1": 1, "2": 2}
 
 
+def test_of_a_gang_as_many_nodes_have_a_place_as_there_are_hosts_unless_they_share():
+    free = [node("1", CPU=2), node("2", CPU=2), node("3", GPU=1)]
+    assert placeable(asking(count=4, strategy="STRICT_SPREAD", CPU=1), free) == 2
+    assert placeable(asking(count=5, CPU=1), free) == 4
+
+
 def test_what_the_cluster_never_had_never_fits_and_what_is_merely_absent_does():
     machines, most = Machines(), cluster(node("1", CPU=4))
     assert ever_fits(asking(CPU=4), most, machines)
@@ -243,6 +252,29 @@ def test_hosts_that_are_not_proven_clean_are_not_used():
     capacity = cluster(node("1", CPU=1), node("2", CPU=1)).without({"host-1"})
     queue = [waiting(1, asking(CPU=1)), waiting(2, asking(CPU=1))]
     assert admit(queue, [], capacity, NO_LIMITS).admitted == (1,)
+
+
+def test_what_ray_has_no_place_for_keeps_its_place_takes_no_room_and_lets_other_machine_types_pass():
+    queue = [
+        Waiting(0, 1, asking("a", CPU=4), 0, unplaced=True),
+        waiting(1, asking("a", CPU=1)),
+        waiting(2, asking("b", CPU=4)),
+    ]
+    decided = admit(queue, [], cluster(node("1", CPU=4)), NO_LIMITS)
+    assert decided.admitted == (2,)
+    assert decided.waiting[0] == Shortage(Blocked.UNPLACED, needed={"CPU": 4})
+    assert (decided.waiting[1].blocked, decided.waiting[1].ahead) == (Blocked.AHEAD, 1)
+
+
+def test_what_has_no_room_by_our_own_count_says_so_whatever_ray_said():
+    queue = [Waiting(0, 1, asking("a", CPU=8), 0, unplaced=True)]
+    assert admit(queue, [], cluster(node("1", CPU=4)), NO_LIMITS).waiting[0].blocked is Blocked.MACHINES
+
+
+def test_the_pauses_between_tries_of_ray_double_from_a_moment_to_half_an_hour():
+    pauses = [unplaced_pause_s(times) for times in range(1, 11)]
+    assert pauses == [15, 30, 60, 120, 240, 480, 960, 1800, 1800, 1800]
+    assert unplaced_pause_s(10**6) == 1800
 
 
 def test_ten_thousand_that_wait_are_judged_in_a_moment():

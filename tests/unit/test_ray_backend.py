@@ -1,19 +1,24 @@
 """The parts of the Ray backend that decide something: answers, the fence, what may come back from a cluster."""
 
 import asyncio
+import inspect
 import os
 import pickle
 import subprocess
 import sys
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from launcher.backend import Capacity, NodeCapacity, NodeUnavailable, Reservation
-from launcher.node_types import Exit, NodeError, NodeStatus
+from launcher.backend import AgentClient, Capacity, NodeCapacity, NodeUnavailable, Reservation
+from launcher.node_types import Clean, Daemon, Exit, NodeError, NodeStatus, Unreached
+from launcher.ray_backend import agent_client
+from launcher.ray_backend.agent_client import RayAgent
 from launcher.ray_backend.answers import in_order, judge
 from launcher.ray_backend.exits import HEAD_SILENT, why_ended
 from launcher.ray_backend.fence import Answer, Fence
+from launcher.ray_backend.order import identity_of, refusal
+from launcher.ray_backend.passing import OWNERLESS_S, Passing
 from launcher.ray_backend.wire import MAX_BYTES, WireError, pack, receive, unpack_values
 from launcher.state import Cause
 
@@ -58,6 +63,12 @@ def test_the_worker_s_side_never_imports_ray():
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
+def test_a_node_answers_every_question_of_the_worker():
+    names = [name for name, each in vars(AgentClient).items() if inspect.iscoroutinefunction(each)]
+    shell = Path(agent_client.__file__).with_name("agent.py").read_text()  # it imports Ray
+    assert [name for name in names if f'"{name}"' not in shell] == []
+
+
 # --- the fence ---
 
 
@@ -100,6 +111,7 @@ class Evil:
         (1, None, {"a": [b"x", 1.5, ("y",)]}),
         Capacity((NodeCapacity("n", "h", "a", True, {"CPU": 1.0}),), "c"),
         {"k": NodeStatus("ended", Exit(Cause.COMMAND_EXITED, 7, None, 1.0, {"hint": ""}))},
+        (Unreached(1, "::1", 20000, "refused"), Daemon("d", "worker-1", 0, None, 1.0)),
     ],
 )
 def test_our_values_come_back_as_they_were(value):
@@ -171,3 +183,97 @@ def test_members_of_our_enumerations_come_back_from_every_python() -> None:
 def test_nothing_but_members_comes_back_that_way(kind: object, name: str) -> None:
     with pytest.raises(WireError):
         unpack_values(pack(ByGetattr(kind, name))[8:])
+
+
+# --- what goes with its owner ---
+
+
+class Keeper:
+    """The attempts of a node: each ends on the second time it is told to."""
+
+    def __init__(self, *keys: str) -> None:
+        self.here = dict.fromkeys(keys, 0)
+
+    def inventory(self) -> list[str]:
+        return sorted(self.here)
+
+    def stop(self, key: str, grace_s: float) -> None:
+        self.here[key] += 1
+
+    def clean(self, key: str) -> Clean:
+        if self.here[key] < 2:
+            return Clean(empty=False, left=("its command",))
+        del self.here[key]
+        return Clean(empty=True)
+
+
+MINE, APPS = "run-1a2b3c4d-exp-1-a1-n0", "exp-1-a1-n0"
+
+
+def passing(keeper: Keeper, *gone: str) -> Passing:
+    return Passing(keeper, lambda names: set(names) & set(gone))
+
+
+def test_what_lost_its_reservation_is_ended_after_its_owner_had_time_and_until_it_is_gone():
+    keeper = Keeper(MINE, APPS)
+    watch = passing(keeper, "run-1a2b3c4d-exp-1-a1", "exp-1-a1")
+    watch.look(100)
+    watch.look(100 + OWNERLESS_S - 1)
+    assert keeper.here == {MINE: 0, APPS: 0}
+    watch.look(100 + OWNERLESS_S)
+    assert keeper.here == {MINE: 1, APPS: 0}
+    watch.look(102 + OWNERLESS_S)
+    assert keeper.here == {APPS: 0}
+
+
+def test_what_has_its_reservation_is_left_alone_and_the_time_begins_anew_when_it_is_seen_again():
+    keeper, gone = Keeper(MINE), {"run-1a2b3c4d-exp-1-a1"}
+    watch = Passing(keeper, lambda names: set(names) & gone)
+    watch.look(100)
+    gone.clear()
+    watch.look(105)
+    gone.add("run-1a2b3c4d-exp-1-a1")
+    watch.look(109)
+    watch.look(109 + OWNERLESS_S - 1)
+    assert keeper.here == {MINE: 0}
+
+
+def test_the_cluster_is_not_asked_for_the_app_s():
+    def gone(names):
+        raise AssertionError("asked")
+
+    Passing(Keeper(APPS), gone).look(100)
+
+
+def test_one_that_can_not_be_cleared_does_not_keep_the_next():
+    class Stuck(Keeper):
+        def clean(self, key: str) -> Clean:
+            if key == MINE:
+                raise NodeError(Cause.PREPARATION_FAILED, "busy")
+            return super().clean(key)
+
+    keeper = Stuck(MINE, "run-2-exp-1-a1-n0")
+    watch = passing(keeper, "run-1a2b3c4d-exp-1-a1", "run-2-exp-1-a1")
+    for now in (0, OWNERLESS_S, OWNERLESS_S + 2):
+        watch.look(now)
+    assert list(keeper.here) == [MINE]
+
+
+def test_a_node_s_inventory_is_the_app_s_alone():
+    async def ask(*question, **more):
+        return [MINE, APPS]
+
+    assert asyncio.run(RayAgent("n1", ask).inventory()) == [APPS]
+
+
+# --- a guest ---
+
+
+def test_a_guest_is_told_what_the_cluster_s_agents_were_made_with():
+    ours = identity_of("code", 120, None)
+    assert refusal(identity_of("older", 120, None), ours).startswith("its agent is of another version")
+    with_storage = identity_of("code", 60.5, Path("/mnt/my storage"))
+    assert refusal(with_storage, ours) == (
+        "its agent was made with FENCE_S=60.5 and STORAGE_DIR=/mnt/my storage; set the same here"
+    )
+    assert "without STORAGE_DIR" in refusal(identity_of("code", 60, None), ours)

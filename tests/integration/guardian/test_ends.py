@@ -70,6 +70,23 @@ def test_a_stop_ends_what_ignores_it_after_the_grace(attempt: Attempt) -> None:
     assert not attempt.left()
 
 
+@pytest.mark.parametrize("held", [True, False], ids=["by its agent", "after its agent"])
+def test_who_stops_it_without_an_agent_has_put_the_node_down(attempt: Attempt, held: bool) -> None:
+    attempt.start("trap 'exit 0' TERM; echo ready; while true; do sleep 0.05; done")
+    attempt.wait_for_log(b"ready")
+    if not held:
+        assert attempt.hold is not None
+        attempt.hold.close()
+    guardian_client.stop(attempt.directory, grace_s=5)
+    wait_until(lambda: guardian_client.exit_of(attempt.directory) is not None)
+    ended = attempt.end()
+    assert (ended["cause"], ended["detail"]["stopped"], ended["detail"]["put_down"]) == (
+        Cause.SUCCEEDED,
+        True,
+        not held,
+    )
+
+
 def test_a_killed_guardian_takes_its_processes_along_or_leaves_them_to_be_found(attempt: Attempt) -> None:
     attempt.start(STUBBORN)
     attempt.wait_for_log(b"ready")

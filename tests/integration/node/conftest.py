@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from launcher import environment, guardian_client, sandbox, trees
-from launcher.node import BOOT_ID, Node
+from launcher.node import Node
+from launcher.node_root import BOOT_ID
 from launcher.node_types import NodeStatus, PrepareOrder, StartOrder
 
 CODE = "42-" + "a" * 40

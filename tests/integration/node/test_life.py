@@ -2,10 +2,12 @@
 
 import os
 import pickle
+import re
 import signal
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -306,3 +308,25 @@ def test_code_of_another_boot_is_forgotten(runner: Runner, make_node: Callable[.
     assert make_node().code_offset(CODE) == -1
     (runner.root / "boot").write_text("another boot")
     assert make_node().code_offset(CODE) == 0
+
+
+def test_a_node_keeps_its_id_and_two_agents_on_one_directory_have_one(
+    make_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    first = make_node().facts().root_id
+    assert re.fullmatch("[0-9a-f]{32}", first)
+    assert make_node().facts().root_id == first
+    assert [path.name for path in (tmp_path / "node").glob("id*")] == ["id"]
+
+
+def test_agents_that_begin_on_a_new_directory_at_once_agree_on_its_id(tmp_path: Path) -> None:
+    def begin(_: int) -> str:
+        node = Node(tmp_path / "new", environ={})
+        node.close()
+        return node.facts().root_id
+
+    with ThreadPoolExecutor(16) as pool:
+        ids = set(pool.map(begin, range(16)))
+    assert ids == {(tmp_path / "new/id").read_text()}
+    other = Node(tmp_path / "other", environ={})
+    assert other.facts().root_id not in ids

@@ -14,9 +14,9 @@ from tests.namespace import Network
 __all__ = ["inside", "network", "ray_head_fixture", "ray_head_of_session"]
 
 
-def backend_on(cluster: Cluster, *, fence_s: float = 120) -> RayBackend:
+def backend_on(cluster: Cluster, *, fence_s: float = 120, guest: bool = False) -> RayBackend:
     """A backend that follows the cluster wherever its head goes."""
-    return RayBackend(lambda: cluster.connection, environment=cluster.environment, fence_s=fence_s)
+    return RayBackend(lambda: cluster.connection, environment=cluster.environment, fence_s=fence_s, guest=guest)
 
 
 @pytest.fixture(scope="session")

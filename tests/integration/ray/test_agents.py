@@ -103,6 +103,22 @@ def test_a_driver_that_is_killed_is_replaced_and_the_agent_stays(on_ray):
     assert on_ray(test) == (True, True)
 
 
+def test_a_connection_that_has_just_ended_is_not_taken_for_one(on_ray):
+    async def test(backend):
+        agent = backend.agent(await the_node(backend))
+        await answered(agent.facts)
+        watching = asyncio.create_task(agent.watch(1 << 60, 30))
+        await asyncio.sleep(0)
+        (driver,) = drivers()
+        os.kill(driver, signal.SIGKILL)
+        with pytest.raises(HeadLost):
+            await watching
+        await backend.connect()
+        return len((await backend.capacity()).alive)
+
+    assert on_ray(test) >= 1
+
+
 WORKER = """
 import asyncio, os, sys
 from pathlib import Path

@@ -212,6 +212,23 @@ def test_a_note_counts_as_a_change_only_when_it_says_something_new(engine: Engin
     assert (found.pending_reason, found.notes, found.version) == ("0 ahead", ("no container",), 3)
 
 
+def test_a_remark_stands_beside_what_others_said_and_is_said_once(engine: Engine) -> None:
+    experiment_id = created(engine, PENDING)
+    with begin(engine) as connection:
+        assert experiments.remark(connection, experiment_id, ["no container", "no submodules"])
+        assert not experiments.remark(connection, experiment_id, ["no submodules"])
+    assert read(engine, experiment_id).notes == ("no container", "no submodules")
+
+
+def test_a_remark_takes_the_place_of_those_that_begin_as_told(engine: Engine) -> None:
+    experiment_id = created(engine, PENDING)
+    with begin(engine) as connection:
+        experiments.remark(connection, experiment_id, ["no container"])
+        for who in ("mona", "alice"):
+            assert experiments.remark(connection, experiment_id, [f"refused to {who}"], replacing="refused to")
+    assert read(engine, experiment_id).notes == ("refused to alice", "no container")
+
+
 def test_why_it_was_pending_goes_away_with_the_next_state(engine: Engine) -> None:
     experiment_id = created(engine, PENDING)
     with begin(engine) as connection:

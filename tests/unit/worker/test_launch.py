@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ci_bot.records import Claim, ClaimKind, Experiment, Wish
-from ci_bot.store import experiments, quarantine
+from ci_bot.store import experiments, marks, quarantine
 from ci_bot.store.engine import LeaseLost
 from ci_bot.store.experiments import Draft
 from ci_bot.store.quarantine import Quarantined
@@ -22,10 +22,11 @@ from ci_bot.worker.queue import REASON_S
 from launcher.backend import HeadLost
 from launcher.controller import Rules
 from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.gang import PLACEMENT_S
 from launcher.keep import Keep
 from launcher.machines import Machine, Machines
 from launcher.node_types import PrepareOrder, StartOrder
-from launcher.placement import Limits
+from launcher.placement import Limits, unplaced_pause_s
 from launcher.state import Cause, State
 from tests.fakes import Command, FakeBackend, Host, Run, clock, names, play, skip
 
@@ -437,6 +438,138 @@ def test_an_attempt_that_ray_has_no_room_for_goes_back_to_its_place(house: House
     lived(house, story)
 
 
+async def attempts_at(house: House, experiment_id: int) -> list[float]:
+    history = await house.books.read(lambda c: experiments.transitions(c, experiment_id))
+    return [each.at for each in history if each.state is State.PROVISIONING]
+
+
+def test_what_ray_has_no_place_for_again_and_again_is_tried_after_growing_pauses_and_says_why(house: House) -> None:
+    async def story(house: House) -> None:
+        house.backend.polls_until_placed = math.inf
+        one = await house.create()
+        for times in range(1, 10):
+            waiting = await house.until(one, State.PROVISIONING)
+            assert waiting.progress.attempt == times
+            await house.until(one, State.PENDING)
+            await asyncio.sleep(2)
+            assert "Ray could not place it" in (await house.get(one)).pending_reason
+            skip(unplaced_pause_s(times) - 5)
+        at = await attempts_at(house, one)
+        pauses = [later - earlier - PLACEMENT_S for earlier, later in pairwise(at)]
+        assert all(0 <= pause - unplaced_pause_s(n) < 5 for n, pause in enumerate(pauses, 1))
+
+    lived(house, story)
+
+
+def test_a_restart_does_not_make_ray_be_asked_again_sooner(house: House) -> None:
+    async def story(house: House) -> None:
+        house.backend.polls_until_placed = math.inf
+        one = await house.create()
+        for times in range(1, 4):
+            await house.until(one, State.PROVISIONING)
+            await house.until(one, State.PENDING)
+            if times < 3:
+                skip(unplaced_pause_s(times) - 5)
+        house.stop.set()
+        await house.launch.leave()
+        stop, second = asyncio.Event(), house.worker()
+        running = asyncio.create_task(second.run(stop))
+        await asyncio.sleep(unplaced_pause_s(3) - 5)
+        assert len(await attempts_at(house, one)) == 3
+        house.backend.polls_until_placed = 0
+        await house.until(one, State.STOPPED)
+        stop.set()
+        await running
+
+    lived(house, story)
+
+
+def test_nobody_overtakes_what_ray_has_no_place_for_and_other_machine_types_go_on(house: House) -> None:
+    async def story(house: House) -> None:
+        house.backend.polls_until_placed = math.inf
+        one = await house.create("one", "a", machine="large")
+        await house.until(one, State.PROVISIONING)
+        await house.until(one, State.PENDING)
+        house.backend.polls_until_placed = 0
+        same, other = await house.create("same", "b", machine="large"), await house.create("other", "c")
+        await house.until(other, State.STOPPED)
+        await house.until(same, State.STOPPED)
+        started = [name for method, name in house.backend.calls if method == "reserve"]
+        assert started == [f"exp-{one}-a1", f"exp-{other}-a1", f"exp-{one}-a2", f"exp-{same}-a1"]
+
+    lived(house, story)
+
+
+def test_a_shutdown_is_no_reason_to_wait(house: House) -> None:
+    house.command = Command()
+
+    async def story(house: House) -> None:
+        one = await house.create()
+        await house.until(one, State.RUNNING)
+        house.stop.set()
+        await house.launch.drain(25)
+        stop, second = asyncio.Event(), house.worker()
+        running = asyncio.create_task(second.run(stop))
+        began = clock()
+        await house.until(one, State.RUNNING)
+        assert clock() - began < 3
+        stop.set()
+        await running
+        await second.leave()
+
+    lived(house, story)
+
+
+def with_a_gpu(house: House) -> Host:
+    house.machines = Machines()
+    return Host("host-gpu", Command(runs_s=5), gpus=1)
+
+
+def test_a_machine_that_was_here_under_a_former_worker_is_waited_for(house: House) -> None:
+    gpu = with_a_gpu(house)
+
+    async def story(house: House) -> None:
+        house.backend.nodes["n2"] = gpu
+        await house.until(await house.create("first", "a"), State.STOPPED)
+        house.stop.set()
+        await house.launch.leave()
+        del house.backend.nodes["n2"]
+        stop, second = asyncio.Event(), house.worker()
+        running = asyncio.create_task(second.run(stop))
+        one = await house.create("second", "b", machine="P4000")
+        await house.until(one, State.PENDING, State.FAILED)
+        await asyncio.sleep(100)
+        waiting = await house.get(one)
+        assert (waiting.state, waiting.progress.attempt) == (State.PENDING, 0)
+        assert "1 GPU" in waiting.pending_reason
+        house.backend.nodes["n2"] = gpu
+        await house.until(one, State.STOPPED)
+        stop.set()
+        await running
+
+    lived(house, story)
+
+
+def test_what_the_cluster_once_had_is_written_only_when_it_has_grown(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, house.command = with_a_gpu(house), Command()
+    written: list[str] = []
+    original = marks.put
+    monkeypatch.setattr(marks, "put", lambda c, name, value: written.append(value) or original(c, name, value))
+
+    async def story(house: House) -> None:
+        await house.until(await house.create(), State.PROVISIONING)
+        for change in (lambda: None, lambda: house.backend.nodes.update(n2=gpu), lambda: house.backend.nodes.pop("n2")):
+            change()
+            await asyncio.sleep(10)
+        second = house.worker()
+        await second.queue.look()
+        assert len(written) == 2
+
+    lived(house, story)
+
+
 def test_a_host_in_quarantine_gets_nothing(house: House) -> None:
     async def story(house: House) -> None:
         house.backend.faults["inventory"] = [HeadLost("it does not say")] * 3
@@ -465,15 +598,6 @@ def test_a_full_disk_of_our_own_stops_admission(house: House, monkeypatch: pytes
 
 
 # --- what can't run ---
-
-
-def test_a_topology_that_is_not_supported_is_failed_before_anything_is_fetched(house: House) -> None:
-    async def story(house: House) -> None:
-        one = await house.create(topology=Topology.MULTI_MPI)
-        assert (await house.until(one, State.FAILED)).progress.cause is Cause.NOT_SUPPORTED
-        assert house.source.asked == []
-
-    lived(house, story)
 
 
 def test_a_container_that_is_required_and_can_not_be_used_is_failed(house: House) -> None:

@@ -59,6 +59,7 @@ def rules(settings: Settings) -> Rules:
         grace_s=settings.grace_s,
         log_max_bytes=settings.log_max_bytes,
         allow_shared_hosts=settings.allow_shared_hosts,
+        shared_storage=settings.storage_dir is not None,
         fence_s=settings.fence_s,
     )
 
@@ -73,11 +74,6 @@ def cluster(settings: Settings, environ: Mapping[str, str]) -> Connection | None
     except (FileNotFoundError, ValueError, KeyError):
         return None
     return Connection(head.address, head.token_path) if head.address else None
-
-
-def dashboard_url(settings: Settings) -> str:
-    """Where people find the dashboard."""
-    return settings.public_url or f"http://{settings.host}:{settings.port}"
 
 
 async def work(settings: Settings, environ: Mapping[str, str]) -> int:
@@ -108,7 +104,7 @@ async def work(settings: Settings, environ: Mapping[str, str]) -> int:
 def loops(settings: Settings, books: Books, github: GitHub, backend: RayBackend, credentials: AppCredentials) -> Loops:
     """The worker's loops, each waking those that its changes concern."""
     keep = Keep(settings.data_dir)
-    render = Renderer(keep, dashboard_url(settings), settings.log_max_bytes, lambda: launch.queue.machines)
+    render = Renderer(keep, settings.dashboard_url, settings.log_max_bytes, lambda: launch.queue.machines)
     reporting = Reporting(books, github, render)
     launch = Launch(
         books=books,

@@ -1,5 +1,6 @@
 """One attempt as the controller is given it, the operator's rules for it, and the journal it writes. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -36,6 +37,9 @@ class Journal(Protocol):
     async def hold(self, experiment_id: int, expected: Progress, held: Held) -> None:
         """Record what the attempt holds, before it is used."""
 
+    async def remark(self, experiment_id: int, notes: Sequence[str]) -> None:
+        """Record what a reader should know besides."""
+
     async def quarantine(self, host: str, why: str) -> None:
         """Record that a host could not be proven clean."""
 
@@ -55,6 +59,10 @@ class Attempt:
     storage_key: str
     trusted: bool
     running_at: float | None
+    entered_at: float
+    """When it came into its state."""
+    taken_up_at: float
+    """Since when this worker drives it, or could have."""
     avoided_hosts: frozenset[str] = frozenset()
     """Hosts that were not proven clean: Ray may have room there, we have not."""
 
@@ -68,5 +76,9 @@ class Rules:
     grace_s: float = 10
     log_max_bytes: int = 1 << 30
     allow_shared_hosts: bool = False
+    shared_storage: bool = False
+    """/storage is one file system on all nodes."""
     fence_s: float = 120
     """After that much silence of the head an agent ends what it runs."""
+    group_prefix: str = ""
+    """Before the names of groups, for whoever is not the App; see `launcher.group_names`."""

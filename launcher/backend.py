@@ -12,8 +12,10 @@ from launcher.node_types import (
     LogChunk,
     NodeFacts,
     NodeStatus,
+    Peer,
     PrepareOrder,
     StartOrder,
+    Unreached,
 )
 
 Strategy = Literal["PACK", "STRICT_SPREAD"]
@@ -130,6 +132,15 @@ class AgentClient(Protocol):
     async def prepare(self, key: str, order: PrepareOrder) -> None:
         """Make an attempt's directories, workspace and environment."""
 
+    async def put_artifact(self, key: str, path: str, offset: int, data: bytes, last: bool) -> None:
+        """The next piece of an earlier attempt's file, put back into a prepared one."""
+
+    async def reserve_ports(self, key: str, names: Sequence[str]) -> dict[str, int]:
+        """A port of the node for each name, the attempt's until it is cleared."""
+
+    async def connect(self, key: str, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
+        """Which peers the node can't reach, and why."""
+
     async def start(self, key: str, order: StartOrder) -> None:
         """Start an attempt's command."""
 
@@ -155,7 +166,7 @@ class AgentClient(Protocol):
         """Prove that no process of an attempt is left, then remove what it had."""
 
     async def inventory(self) -> list[str]:
-        """The attempts that have anything on the node."""
+        """The App's attempts that have anything on the node; those that go with their owner are left out."""
 
 
 class Backend(Protocol):
@@ -178,13 +189,13 @@ class Backend(Protocol):
         """See to it that every living node has its agent, without waiting for them."""
 
     async def reserve(self, name: str, bundles: tuple[Bundle, ...], strategy: Strategy) -> None:
-        """Ask for a gang; it is placed whole or not at all, and outlives us."""
+        """Ask for a gang; it is placed whole or not at all, and outlives us if its name is the App's."""
 
     async def reservation(self, name: str) -> Reservation:
         """Where a gang's reservation stands."""
 
     async def reservations(self) -> list[str]:
-        """The names of all reservations of experiments."""
+        """The names of the App's reservations; those that go with their owner are left out."""
 
     async def gpu_ids(self, name: str, bundle_index: int, count: int) -> tuple[str, ...]:
         """The ids of a placed bundle's GPUs, `count` being all that it has; before anything uses them."""

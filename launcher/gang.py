@@ -2,14 +2,17 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import partial
 
-from launcher.asking import POLL_S, Asking
+from launcher.asking import POLL_S, Asking, together
 from launcher.attempt import Attempt, Ended, Rules
-from launcher.backend import AgentClient, Reservation
-from launcher.experiment import Held, HeldNode
+from launcher.backend import AgentClient, NodeCapacity, Reservation
+from launcher.experiment import Held, HeldNode, NodeState, Topology
+from launcher.keep import Keep
 from launcher.node_types import PrepareOrder
 from launcher.placement import avoiding, bundles, needs
 from launcher.state import Cause
+from launcher.topology import Member, members_of, seat
 
 PLACEMENT_S = 30.0
 CHUNK_BYTES = 4 << 20
@@ -23,6 +26,7 @@ class Gang:
     asking: Asking
     rules: Rules
     name: str
+    keep: Keep
 
     async def place(self) -> Reservation | None:
         """The placed reservation, or None when there was no room within PLACEMENT_S."""
@@ -47,42 +51,80 @@ class Gang:
             pause_s = min(2 * pause_s, POLL_S)
 
     async def nodes_of(self, placed: Reservation) -> Held:
-        """What the reservation holds, with the GPUs that are its own."""
+        """What the reservation holds: nodes that have answered, with the GPUs that are theirs.
+
+        Who they are is known, and can be put on record, before anything is there.
+        """
+        specification = self.attempt.specification
         capacity = await self.asking.cluster(self.asking.backend.capacity)
-        wanted = bundles(self.attempt.specification, self.attempt.machines)
         by_id = {node.node_id: node for node in capacity.nodes}
-        nodes = []
-        for index, node_id in enumerate(placed.node_ids):
-            where = by_id.get(node_id)
-            if where is None:
-                raise Ended(Cause.RESERVATION_LOST, why=f"node {node_id[:8]} left the cluster")
-            gpus = await self._gpus(index, int(wanted[index].resources.get("GPU", 0)))
-            nodes.append(
-                HeldNode(
-                    key=f"{self.name}-n{index}", node_id=node_id, host=where.host, address=where.address, gpu_ids=gpus
-                )
-            )
+        gone = next((node_id for node_id in placed.node_ids if node_id not in by_id), None)
+        if gone is not None:
+            raise Ended(Cause.RESERVATION_LOST, why=f"node {gone[:8]} left the cluster")
+        where = [by_id[node_id] for node_id in placed.node_ids]
+        members = members_of(specification)
+        seats = seat(members, [f"{node.address} {node.host}" for node in where])
+        pairs = zip(members, seats, strict=True)
+        nodes = await together(self._meet(member, bundle, where[bundle]) for member, bundle in pairs)
         return Held(group=self.name, cluster_id=capacity.cluster_id, nodes=tuple(nodes))
+
+    async def _meet(self, member: Member, bundle: int, where: NodeCapacity) -> HeldNode:
+        """A node as it has shown itself, with the GPUs of its bundle."""
+        specification, wanted = self.attempt.specification, bundles(self.attempt.specification, self.attempt.machines)
+        node = HeldNode(
+            key=f"{self.name}-n{member.rank}",
+            node_id=where.node_id,
+            host=where.host,
+            address=where.address,
+            gpu_ids=await self._gpus(bundle, int(wanted[bundle].resources.get("GPU", 0))),
+            role="" if specification.topology is Topology.SINGLE else member.group.role,
+            index=member.index,
+            machine_type=specification.groups[member.group.source].machine_type,
+            decides=member.decides,
+        )
+        facts = await self.asking.node(node, self.asking.backend.agent(node.node_id).facts)
+        return replace(
+            node,
+            address=facts.address or node.address,
+            isolation=self._isolation(node, facts.isolation, facts.isolation_why),
+            root_id=facts.root_id,
+        )
 
     async def _gpus(self, index: int, count: int) -> tuple[str, ...]:
         return await self.asking.cluster(lambda: self.asking.backend.gpu_ids(self.name, index, count))
 
     async def prepare(self, node: HeldNode) -> HeldNode:
-        """Make a node ready; gives it as it has shown itself."""
+        """Make a node ready."""
         agent = self.asking.backend.agent(node.node_id)
-        facts = await self.asking.node(node, agent.facts)
-        isolation = self._isolation(node, facts.isolation, facts.isolation_why)
         await self._send_code(node, agent)
         order = PrepareOrder(
             code_key=self.attempt.code.key,
             storage_key=self.attempt.storage_key,
             trusted=self.attempt.trusted,
-            isolation=isolation,
+            isolation=node.isolation,
             workdir=self.attempt.specification.workdir,
             artifacts=self.attempt.specification.artifacts,
         )
         await self.asking.node(node, lambda: agent.prepare(node.key, order))
-        return replace(node, isolation=isolation, address=facts.address or node.address)
+        await self._put_back(node, agent)
+        return replace(node, state=NodeState.READY)
+
+    async def _put_back(self, node: HeldNode, agent: AgentClient) -> None:
+        """What an earlier attempt left among its artifacts is there again, so that training can resume."""
+        stores = (
+            self.keep.artifacts(self.attempt.experiment_id, attempt, node.place)
+            for attempt in range(self.attempt.progress.attempt - 1, 0, -1)
+        )
+        store = next((store for store in stores if store.directory.is_dir()), None)
+        if store is None:
+            return
+        for stored in await asyncio.to_thread(store.files):
+            offset, last = 0, False
+            while not last:
+                data, last = await asyncio.to_thread(store.read, stored.path, offset, CHUNK_BYTES)
+                put = partial(agent.put_artifact, node.key, stored.path, offset, data, last)
+                await self.asking.node(node, put)
+                offset += len(data)
 
     def _isolation(self, node: HeldNode, capable: str, why: str) -> str:
         wanted = self.rules.isolation

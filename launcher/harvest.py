@@ -53,11 +53,9 @@ def read(root: Path, path: str, offset: int, limit: int) -> bytes:
     Raises:
         NodeError: there is no such regular file, or the way to it leads through a link.
     """
-    parts = path.split("/")
-    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
-        raise _refused(f"{path!r} is no path below the artifacts directory")
+    parts = names_of(path)
     try:
-        handle = _open(root, tuple(parts[:-1]))
+        handle = _open(root, parts[:-1])
         try:
             descriptor = os.open(parts[-1], FILE, dir_fd=handle)
         finally:
@@ -69,6 +67,18 @@ def read(root: Path, path: str, offset: int, limit: int) -> bytes:
             return file.read(limit)
     except OSError as error:
         raise _refused(f"{path!r} can't be read: {error.strerror}") from error
+
+
+def names_of(path: str) -> tuple[str, ...]:
+    """The components of a path below an artifacts directory.
+
+    Raises:
+        NodeError: it is none.
+    """
+    parts = tuple(path.split("/"))
+    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
+        raise _refused(f"{path!r} is no path below the artifacts directory")
+    return parts
 
 
 def _listed(root: Path, below: tuple[str, ...]) -> list[tuple[str, os.stat_result]]:

@@ -90,6 +90,13 @@ class ArtifactStore:
             raise OSError(f"refused the artifact path {path!r}: it must stay below the artifacts directory")
         return self.directory.joinpath(*parts)
 
+    def read(self, path: str, offset: int, limit: int) -> tuple[bytes, bool]:
+        """At most `limit` bytes of a kept file from `offset`, and whether they are the last."""
+        with self.locate(path).open("rb") as file:
+            file.seek(offset)
+            data = file.read(limit)
+            return data, file.tell() >= os.fstat(file.fileno()).st_size
+
     def files(self) -> list[StoredFile]:
         """What is kept, by path."""
         found = []
@@ -109,13 +116,13 @@ class Keep:
         for name in ("logs", "artifacts", "code"):
             (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def log(self, experiment_id: int, attempt: int, max_bytes: int) -> Segments:
-        """The log of one attempt."""
-        return Segments(self.root / "logs" / str(experiment_id) / str(attempt), max_bytes)
+    def log(self, experiment_id: int, attempt: int, rank: int, max_bytes: int) -> Segments:
+        """The log of one node of an attempt."""
+        return Segments(self.root / "logs" / str(experiment_id) / str(attempt) / str(rank), max_bytes)
 
-    def artifacts(self, experiment_id: int, attempt: int) -> ArtifactStore:
-        """The artifacts of one attempt."""
-        return ArtifactStore(self.root / "artifacts" / str(experiment_id) / str(attempt))
+    def artifacts(self, experiment_id: int, attempt: int, node: str = "") -> ArtifactStore:
+        """The artifacts of an attempt, or of one of its nodes: below its name, "worker-0", where there are several."""
+        return ArtifactStore(self.root / "artifacts" / str(experiment_id) / str(attempt) / node)
 
     def code(self, key: str) -> CodeArchive:
         """The archive of a commit, which may not be here yet."""

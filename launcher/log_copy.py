@@ -1,4 +1,4 @@
-"""The log of one attempt on its way from its node to where it is kept, piece by piece."""
+"""The log of one node on its way from there to where it is kept, piece by piece."""
 
 import asyncio
 import threading

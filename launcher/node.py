@@ -13,29 +13,35 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from launcher import environment, guardian_client, harvest, sandbox, trees
+from launcher import environment, guardian_client, harvest, node_root, recorded, sandbox, trees
 from launcher.code_cache import CodeCache
-from launcher.guardian.segments import Segments
 from launcher.guardian_client import GuardianError, Hold, Order
+from launcher.launch_door import AskPeer
+from launcher.launching import Launching, join
 from launcher.locks import locked
 from launcher.node_types import (
     Artifact,
     Clean,
-    Exit,
+    Daemon,
     Extracted,
     Isolation,
     LogChunk,
     NodeError,
     NodeFacts,
     NodeStatus,
+    Peer,
     PrepareOrder,
     StartOrder,
+    Unreached,
 )
-from launcher.preparation import Site, guardian_order, prepare, prepared
+from launcher.ports import Ports
+from launcher.preparation import Site, guardian_order, prepare, prepared, real_uid, write_generated
+from launcher.probing import unreached
+from launcher.put_back import Place, put_back
 from launcher.state import Cause
 
 MAX_PIECE_BYTES = 8 << 20
@@ -45,14 +51,19 @@ FULL_BYTES = 512 << 20
 """With less left, nothing new is prepared: a guardian would end it at once."""
 FAREWELL_S = 1.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Node:
     """One host's attempts, below `root`. On its own start it takes up what its predecessor left running."""
 
     def __init__(
-        self, root: Path, *, environ: Mapping[str, str], storage_dir: Path | None = None, address: str = ""
+        self,
+        root: Path,
+        *,
+        environ: Mapping[str, str],
+        storage_dir: Path | None = None,
+        address: str = "",
+        peer: AskPeer | None = None,
     ) -> None:
         """Find what is there.
 
@@ -61,6 +72,7 @@ class Node:
             environ: the agent's environment; only `environment.CARRIED` and HOME are used.
             storage_dir: where `/storage` of each repository is, on a file system that all nodes share.
             address: by which other nodes reach this one.
+            peer: how to call another node's agent; without it no command here starts anything on other nodes.
 
         Raises:
             NodeError: `root` belongs to somebody else.
@@ -71,18 +83,26 @@ class Node:
         self._incarnation = uuid.uuid4().hex
         self._locks = self._root / "locks"
         self._attempts = self._root / "attempts"
-        _own(self._root)
+        node_root.own(self._root)
         self._attempts.mkdir(exist_ok=True)
-        self._forget_other_boots()
+        with _told():
+            self._id = node_root.id_of(self._root)
+        node_root.forget_other_boots(self._root)
         self._code = CodeCache(self._root / "code", self._locks)
         self._changed = threading.Condition()
         self._mark = int(time.time() * 1000)  # goes on rising in the next incarnation
         self._holds: dict[str, Hold] = {}
+        self._ports = Ports()
+        self._launching = Launching(self._attempts, peer, self._bump)
         for key in self.inventory():
+            self._launching.take_up(key)
+            self._ports.take_again(self._attempts / key)
             self._hold(key)
 
     def close(self) -> None:
-        """Let go of the guardians: each ends its tree after its lease, unless a successor takes it up."""
+        """Let go of the guardians: each ends its tree after its lease, unless a successor takes it up. And of ports."""
+        self._launching.close()
+        self._ports.close()
         with self._changed:
             holds, self._holds = self._holds, {}
         for hold in holds.values():
@@ -102,6 +122,7 @@ class Node:
             pid=os.getpid(),
             free_disk_bytes=self._free_bytes(),
             memory_total_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            root_id=self._id,
         )
 
     @cached_property
@@ -120,14 +141,6 @@ class Node:
 
     def _free_bytes(self) -> int:
         return shutil.disk_usage(self._root).free
-
-    def _forget_other_boots(self) -> None:
-        """Drop what was written without being made durable, once the host has restarted: it may be torn."""
-        record, boot = self._root / "boot", BOOT_ID.read_text()
-        if not record.exists() or record.read_text() != boot:
-            trees.remove(self._root / "code")
-            trees.remove(self._root / "seed")
-            record.write_text(boot)
 
     # --- code --------------------------------------------------------------------------------------------------------
 
@@ -159,13 +172,45 @@ class Node:
         for name in (order.code_key, order.storage_key):
             _name(name)
         with _told(), self._locked(key):
-            if _begun(attempt) or prepared(attempt) == order:
+            if recorded.begun(attempt) or prepared(attempt) == order:
                 return
             self._make_room()
+            self._launching.close(key)
             trees.remove(attempt)
+            self._ports.release(key)
             with self._code.tree(order.code_key) as tree:
                 prepare(attempt, order, code=tree, site=self._site)
         self._bump()
+
+    def put_artifact(self, key: str, path: str, offset: int, data: bytes, last: bool) -> None:
+        """Put back a file of an earlier attempt, piece by piece; with the last one it is there.
+
+        Raises:
+            NodeError: it can't be there, the attempt is not prepared, or its command has begun.
+        """
+        attempt = self._attempt(key)
+        with _told(), self._locked(key):
+            was = recorded.waiting(attempt)
+            place = Place(attempt / "artifacts", attempt / "returning", real_uid(key, was))
+            put_back(place, path, offset=offset, data=data, last=last)
+
+    def reserve_ports(self, key: str, names: Sequence[str]) -> dict[str, int]:
+        """A port of this host for each name, kept for the attempt until it is cleared; peers can try them.
+
+        Raises:
+            NodeError: the attempt is not prepared, or no port is free.
+        """
+        attempt = self._attempt(key)
+        with _told(), self._locked(key):
+            if prepared(attempt) is None:
+                raise NodeError(Cause.PREPARATION_FAILED, f"{key} was not prepared")
+            return self._ports.reserve(attempt, names)
+
+    def connect(self, key: str, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
+        """Which peers of an attempt this node can't reach, and why."""
+        _name(key)
+        with _told():
+            return unreached(peers)
 
     def start(self, key: str, order: StartOrder) -> None:
         """Start an attempt's command; one that runs, or has ended, is left as it is.
@@ -178,26 +223,60 @@ class Node:
             if guardian_client.exit_of(attempt) is not None:
                 return
             if guardian_client.find(attempt) is None:
-                if _begun(attempt):
+                if recorded.begun(attempt):
                     raise NodeError(Cause.GUARDIAN_LOST, "the process that watches the command was lost")
                 was = prepared(attempt)
                 if was is None or was.isolation != order.isolation:
                     raise NodeError(Cause.PREPARATION_FAILED, f"{key} was not prepared for isolation {order.isolation}")
-                self._spawn(attempt, guardian_order(attempt, was, order, self._site))
+                ordered = join(attempt, order, guardian_order(attempt, was, order, self._site))
+                write_generated(attempt, order.files)
+                self._ports.hand_over(attempt)
+                self._launching.open(key)
+                self._spawn(attempt, ordered)
             self._hold(key)
         self._bump()
+
+    def launch(self, key: str, launch_id: str, command: str) -> None:
+        """Have an attempt's command here, which serves an mpirun elsewhere, start a daemon; the same one only once.
+
+        Raises:
+            NodeError: the attempt serves nobody here, or does not run.
+        """
+        phase = self._status(self._attempt(key)).phase
+        if phase != "running":
+            raise NodeError(Cause.DAEMON_LOST, f"its command is {phase}")
+        self._launching.order(key, launch_id, command)
+
+    def launched(self, key: str, launch_id: str, timeout_s: float) -> Daemon | None:
+        """A daemon here, once it has ended or the time is over; None when it has not begun by then.
+
+        Raises:
+            NodeError: the attempt serves nobody here, or ended before the daemon began.
+        """
+        self._launching.wait(key, launch_id, timeout_s)
+        status = self._status(self._attempt(key))
+        daemons = {daemon.id: daemon for daemon in self._launching.daemons(key, status)}
+        if launch_id not in daemons and status.phase != "running":
+            raise NodeError(Cause.DAEMON_LOST, f"its command is {status.phase}")
+        return daemons.get(launch_id)
 
     def _spawn(self, attempt: Path, order: Order) -> None:
         try:
             guardian_client.spawn(attempt, order)
         except GuardianError:
-            if guardian_client.find(attempt) is None and not _begun(attempt):
+            if guardian_client.find(attempt) is None and not recorded.begun(attempt):
                 raise
             # a predecessor died while it spawned this one
 
     def status(self, keys: Sequence[str]) -> dict[str, NodeStatus]:
         """Where attempts stand here."""
-        return {key: self._status(self._attempt(key)) for key in keys}
+        found = {}
+        for key in keys:
+            attempt = self._attempt(key)
+            self._ports.take_again(attempt)  # what a predecessor still had when this agent began
+            status = self._status(attempt)
+            found[key] = replace(status, clock=time.time(), daemons=self._launching.daemons(key, status))
+        return found
 
     def _status(self, attempt: Path) -> NodeStatus:
         found = None
@@ -211,13 +290,7 @@ class Node:
             return NodeStatus(
                 "running", log_size=found.log_size, memory_bytes=found.memory_bytes, started_at=found.started_at
             )
-        begun, record = guardian_client.started_of(attempt), guardian_client.exit_of(attempt)
-        started_at, log_size = (begun or {}).get("at"), _log(attempt).size
-        if record is not None:
-            return NodeStatus("ended", exit=_exit(record), log_size=log_size, started_at=started_at)
-        if begun is not None:
-            return NodeStatus("lost", log_size=log_size, started_at=started_at)
-        return NodeStatus("absent" if prepared(attempt) is None else "prepared")
+        return recorded.unguarded(attempt)
 
     def watch(self, after: int, timeout_s: float) -> int:
         """Wait until an attempt's phase has changed since the mark `after`, at most for the timeout; the new mark."""
@@ -255,7 +328,9 @@ class Node:
                 hold = self._holds.pop(key, None)
             if hold is not None:
                 hold.close()
+            self._launching.close(key)
             trees.remove(attempt)
+            self._ports.release(key)
         self._bump()
         return Clean(empty=True)
 
@@ -269,7 +344,7 @@ class Node:
         """A piece of an attempt's log, at most `limit` bytes; `final` once it has ended and nothing follows."""
         attempt = self._attempt(key)
         ended = guardian_client.exit_of(attempt) is not None  # asked first: what it wrote before is then here
-        chunk = _log(attempt).read(offset, min(limit, MAX_PIECE_BYTES))
+        chunk = recorded.log(attempt).read(offset, min(limit, MAX_PIECE_BYTES))
         final = ended and chunk.next_offset >= chunk.size
         return LogChunk(chunk.offset, chunk.data, chunk.next_offset, chunk.size, final)
 
@@ -331,18 +406,6 @@ class Node:
             raise NodeError(Cause.DISK_FULL, f"{self._free_bytes()} bytes are left")
 
 
-def _own(root: Path) -> None:
-    """Make sure that nobody else can reach into a directory, which may lie where anybody can make one.
-
-    Raises:
-        NodeError: it is somebody else's.
-    """
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if {os.lstat(root).st_uid, os.stat(root).st_uid} != {os.geteuid()}:
-        raise NodeError(Cause.PREPARATION_FAILED, f"{root} belongs to another user; set NODE_DIR to one of your own")
-    root.chmod(0o700)
-
-
 def leave(root: Path, grace_s: float) -> None:
     """End every attempt below a node's directory, whose agent has ended for good; the records of it stay."""
     guarded = [path for path in (root / "attempts").glob("*") if guardian_client.exit_of(path) is None]
@@ -361,18 +424,6 @@ def _name(text: str) -> str:
     if not NAME.fullmatch(text):
         raise NodeError(Cause.PREPARATION_FAILED, f"{text!r} is no key: letters, digits, - and _ are wanted")
     return text
-
-
-def _begun(attempt: Path) -> bool:
-    return guardian_client.started_of(attempt) is not None or guardian_client.exit_of(attempt) is not None
-
-
-def _log(attempt: Path) -> Segments:
-    return Segments(attempt / "log", 1)  # only read: the cap is its writer's
-
-
-def _exit(record: Mapping[str, Any]) -> Exit:
-    return Exit(Cause(record["cause"]), record["exit_code"], record["signal"], record["at"], record["detail"])
 
 
 @contextmanager

@@ -24,7 +24,11 @@ class NodeError(Exception):
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a host is and can do; `isolation` is the best it has proven, `incarnation` changes with each agent."""
+    """What a host is and can do.
+
+    `isolation` is the best it has proven, `incarnation` changes with each agent. `root_id` is the id of the directory
+    where it keeps its attempts: who reports the same one has the same attempts, whatever host and node are called.
+    """
 
     host: str
     address: str
@@ -34,6 +38,7 @@ class NodeFacts:
     pid: int
     free_disk_bytes: int
     memory_total_bytes: int
+    root_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,61 @@ class PrepareOrder:
 
 
 @dataclass(frozen=True)
+class LaunchPeer:
+    """Where a node's command may have processes started: the node and the attempt's key there."""
+
+    node_id: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a node takes part in an MPI launch.
+
+    It `serves` where others may start processes; `peers` are where its own command may, by host name.
+    """
+
+    serves: bool
+    peers: Mapping[str, LaunchPeer]
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A process that another node's command started here; it runs as long as it has neither exit code nor signal."""
+
+    id: str
+    name: str
+    exit_code: int | None
+    signal: str | None
+    at: float | None
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Where another node of the gang listens."""
+
+    rank: int
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Unreached:
+    """A peer that could not be reached, and why, for a person."""
+
+    rank: int
+    address: str
+    port: int
+    why: str
+
+
+@dataclass(frozen=True)
 class StartOrder:
-    """A command and its limits; a limit of None is no limit, `gpu_ids` are the node's own ordinals."""
+    """A command and its limits; a limit of None is no limit, `gpu_ids` are the node's own ordinals.
+
+    `hostname` is the sandbox's, "" leaves the attempt's own; `hosts` are the addresses and names that the command can
+    resolve besides; `files` are texts below /generated, by plain names.
+    """
 
     command: str
     env: Mapping[str, str]
@@ -76,6 +134,10 @@ class StartOrder:
     grace_s: float
     lease_s: float
     pids: int = 4096
+    hostname: str = ""
+    hosts: tuple[tuple[str, str], ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    launch: Launch | None = None
 
 
 @dataclass(frozen=True)
@@ -96,13 +158,18 @@ class Exit:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """Where an attempt stands on one node; `lost` is a command whose guardian died without leaving a record."""
+    """Where an attempt stands on one node; `lost` is a command whose guardian died without leaving a record.
+
+    `clock` is the node's time when it said so.
+    """
 
     phase: Phase
     exit: Exit | None = None
     log_size: int = 0
     memory_bytes: int = 0
     started_at: float | None = None
+    clock: float = field(default=0, compare=False)
+    daemons: tuple[Daemon, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ PACKAGE_FILES = ("/etc/pip.conf", "/etc/xdg/pip/pip.conf", "/etc/uv/uv.toml")
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 NOT_MOUNTED = (*sandbox.SYSTEM, "/etc/ssl", "/etc/pki", "/proc", "/dev", "/run", "/var/run", "/var/tmp")  # noqa: S108
 """Where a sandbox has the host's files anyway, or something of its own."""
+PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def owner_uid(storage_key: str) -> int:
 
     A number is a repository's id and keeps its order; anything else gets a number from the range above.
     """
-    if storage_key.isdigit():
+    if storage_key.isascii() and storage_key.isdigit():
         return FIRST_UID + int(storage_key) % UIDS
     return FIRST_UID + UIDS + int.from_bytes(hashlib.sha256(storage_key.encode()).digest()[:8]) % UIDS
 
@@ -73,7 +75,7 @@ def prepare(attempt: Path, order: PrepareOrder, *, code: Path, site: Site) -> No
     directories = site.directories(attempt, order)
     seen = places.plan(order, directories)
     attempt.mkdir(mode=0o700)
-    uid = _real_uid(attempt.name, order)
+    uid = real_uid(attempt.name, order)
     for shared in (directories.storage, directories.cache):
         _share(shared, uid)
     for directory in (directories.artifacts, directories.home, directories.temporary, directories.generated):
@@ -94,6 +96,21 @@ def prepare(attempt: Path, order: PrepareOrder, *, code: Path, site: Site) -> No
     part = attempt / (PREPARED + ".part")
     part.write_text(json.dumps(asdict(order)))
     part.replace(attempt / PREPARED)
+
+
+def write_generated(attempt: Path, files: Mapping[str, str]) -> None:
+    """Write the texts that a command finds below /generated and can't change; again after a start that failed.
+
+    Raises:
+        NodeError: a name is no plain name.
+    """
+    for name, text in files.items():
+        if not PLAIN.fullmatch(name):
+            raise NodeError(Cause.PREPARATION_FAILED, f"{name!r} is no plain name of a generated file")
+        path = attempt / "generated" / name
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(0o444)
 
 
 def guardian_order(attempt: Path, prepare_order: PrepareOrder, order: StartOrder, site: Site) -> Order:
@@ -122,15 +139,19 @@ def guardian_order(attempt: Path, prepare_order: PrepareOrder, order: StartOrder
 def _sandbox(key: str, prepare_order: PrepareOrder, order: StartOrder, seen: places.Places, site: Site) -> SandboxOrder:
     uid = _uid(key, prepare_order)
     ours = tuple(Mount(str(mounted.real), mounted.seen, mounted.writable) for mounted in seen.mounts)
-    return SandboxOrder(
-        mounts=(*ours, *(Mount(path, path) for path in _package_paths(site.environ))),
-        uid=uid,
-        gid=uid,
-        hostname=key[:63],
-        home=seen.home,
-        devices=gpus.devices(order.gpu_ids, gpus.survey()),
-        memory_bytes=order.memory_bytes,
-    )
+    try:
+        return SandboxOrder(
+            mounts=(*ours, *(Mount(path, path) for path in _package_paths(site.environ))),
+            uid=uid,
+            gid=uid,
+            hostname=(order.hostname or key)[:63],
+            hosts=order.hosts,
+            home=seen.home,
+            devices=gpus.devices(order.gpu_ids, gpus.survey()),
+            memory_bytes=order.memory_bytes,
+        )
+    except ValueError as error:  # a name or an address that is none
+        raise NodeError(Cause.PREPARATION_FAILED, str(error)) from error
 
 
 def _package_paths(environ: Mapping[str, str]) -> Iterator[str]:
@@ -148,8 +169,8 @@ def _uid(key: str, order: PrepareOrder) -> int:
     return owner_uid(order.storage_key if order.trusted else key)
 
 
-def _real_uid(key: str, order: PrepareOrder) -> int | None:
-    """Who will own the files: only root can give them away, and only a sandbox becomes somebody else."""
+def real_uid(key: str, order: PrepareOrder) -> int | None:
+    """Who will own the files, None for ourselves: only root can give them away, and only a sandbox becomes another."""
     return _uid(key, order) if os.geteuid() == 0 and order.isolation == "bubblewrap" else None
 
 

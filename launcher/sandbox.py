@@ -6,13 +6,15 @@ tree. The network is the host's. Processes have their own PID, IPC and UTS names
 """
 
 import contextlib
+import ipaddress
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +79,7 @@ INIT = "/run/descent/init.py"
 _RUN_BYTES = 64 << 20
 _NOBODY = 65534
 _PROBE = "descent-probe-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class SandboxOrder:
 
     `uid` and `gid` are never 0. Where we are root they are real ids, which should belong to this attempt alone;
     else the agent's own ids look like them. `mounts` come in order, later ones may lie inside earlier ones.
+    `hosts` are addresses and names that resolve inside, whatever the host says of these names.
     `memory_bytes` bounds each file system in memory, None leaves the kernel's half of the machine.
     """
 
@@ -101,18 +105,23 @@ class SandboxOrder:
     uid: int = 1000
     gid: int = 1000
     hostname: str = "descent"
+    hosts: tuple[tuple[str, str], ...] = ()
     home: str = "/home/user"
     devices: tuple[str, ...] = ()
     memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would make the command root.
+        """Refuse what would make the command root, or be more than one line of a file.
 
         Raises:
-            ValueError: an id is 0 or less.
+            ValueError: an id is 0 or less, a host name or an address is none.
         """
         if self.uid <= 0 or self.gid <= 0:
             raise ValueError(f"uid and gid must be at least 1, got {self.uid} and {self.gid}")
+        for address, name in (("::1", self.hostname), *self.hosts):
+            ipaddress.ip_address(address)  # its error says what it got
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no host name")
 
 
 @dataclass(frozen=True)
@@ -161,16 +170,33 @@ def etc_files(order: SandboxOrder, hosts: str) -> dict[str, str]:
         order: what is to be enclosed.
         hosts: the host's /etc/hosts.
     """
-    known = any(order.hostname in line.partition("#")[0].split()[1:] for line in hosts.splitlines())
     return {
         "passwd": "root:x:0:0:root:/root:/usr/sbin/nologin\n"
         f"user:x:{order.uid}:{order.gid}:user:{order.home}:/bin/bash\n"
         f"nobody:x:{_NOBODY}:{_NOBODY}:nobody:/nonexistent:/usr/sbin/nologin\n",
         "group": f"root:x:0:\nuser:x:{order.gid}:\nnogroup:x:{_NOBODY}:\n",
-        # gethostname() must resolve: MPICH insists.
-        "hosts": hosts if known else f"{hosts.rstrip()}\n127.0.1.1 {order.hostname}\n",
+        "hosts": _hosts(order, hosts),
         "hostname": f"{order.hostname}\n",
     }
+
+
+def _hosts(order: SandboxOrder, hosts: str) -> str:
+    """The host's /etc/hosts, with the order's names as the order has them, and its own name in any case."""
+    ours = {name for _, name in order.hosts}
+    lines = [f"{address} {name}" for address, name in order.hosts]
+    lines += [kept for line in hosts.rstrip().splitlines() if (kept := _without(line, ours)) is not None]
+    if not any(order.hostname in line.partition("#")[0].split()[1:] for line in lines):
+        lines.append(f"127.0.1.1 {order.hostname}")  # gethostname() must resolve: MPICH insists
+    return "\n".join(lines) + "\n"
+
+
+def _without(line: str, names: Collection[str]) -> str | None:
+    """A line of /etc/hosts less some names; None when that leaves nothing."""
+    address, *known = line.partition("#")[0].split() or [""]
+    if not set(names).intersection(known):
+        return line
+    kept = [name for name in known if name not in names]
+    return " ".join((address, *kept)) if kept else None
 
 
 def init_argv(host: Host) -> list[str]:

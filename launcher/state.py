@@ -48,6 +48,7 @@ class Cause(StrEnum):
     COMMAND_KILLED = "command killed"
     OUT_OF_MEMORY = "out of memory"
     DISK_LIMIT = "disk limit"
+    DAEMON_LOST = "daemon lost"
     TIME_LIMIT = "time limit"
     WISHED = "wished"
     SHUTDOWN = "shutdown"
@@ -84,6 +85,7 @@ VERDICTS: dict[Cause, Verdict] = {
     Cause.COMMAND_KILLED: Verdict(State.FAILED, Budget.USER, "The command was killed by {signal}{hint}."),
     Cause.OUT_OF_MEMORY: Verdict(State.FAILED, Budget.USER, "Out of memory: {used} of {limit}."),
     Cause.DISK_LIMIT: Verdict(State.FAILED, Budget.USER, "Out of disk: the experiment wrote {used} of {limit}."),
+    Cause.DAEMON_LOST: Verdict(State.FAILED, Budget.USER, "A daemon of mpirun was lost: on {who} it {why}."),
     Cause.TIME_LIMIT: Verdict(State.FAILED, Budget.NONE, "Stopped at its time limit of {limit}."),
     Cause.WISHED: Verdict(State.CANCELLED, Budget.NONE, "{why}."),
     Cause.SHUTDOWN: Verdict(State.PENDING, Budget.FREE, "Descent was shut down; the experiment is queued again."),

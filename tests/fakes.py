@@ -1,10 +1,12 @@
 """A cluster, its nodes and a journal that behave, in time that passes only when everybody waits."""
 
 import asyncio
+import itertools
 import re
 import selectors
+import uuid
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -22,13 +24,17 @@ from launcher.experiment import Held
 from launcher.node_types import (
     Artifact,
     Clean,
+    Daemon,
     Exit,
     Extracted,
     LogChunk,
+    NodeError,
     NodeFacts,
     NodeStatus,
+    Peer,
     PrepareOrder,
     StartOrder,
+    Unreached,
 )
 from launcher.state import Cause, Progress, Signal, State, advance
 
@@ -127,6 +133,10 @@ class Run:
     guardian: bool = True
     printed: int = 0
     """How much of its log was printed when it ended early."""
+    ports: dict[str, int] = field(default_factory=dict)
+    returned: dict[str, bytes] = field(default_factory=dict)
+    """The artifacts of an earlier attempt that were put back."""
+    daemons: tuple[Daemon, ...] = ()
 
 
 @dataclass
@@ -137,27 +147,46 @@ class Host:
     command: Command = field(default_factory=Command)
     isolation: Any = "bubblewrap"
     cpus: float = 4
+    gpus: float = 0
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Of its disk."""
     runs: dict[str, Run] = field(default_factory=dict)
     ended: dict[str, Run] = field(default_factory=dict)
     code: dict[str, bytes] = field(default_factory=dict)
     whole: set[str] = field(default_factory=set)
+    skew_s: float = 0
+    """How far its clock goes before the others'."""
+    walled: str = ""
+    """Why no peer reaches it, if none does."""
     leftovers: list[tuple[str, ...]] = field(default_factory=list)
     """What the next proofs will still find."""
     mark: int = 1
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def total(self) -> dict[str, float]:
+        return {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
 
     def bump(self) -> None:
         self.mark += 1
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def end(self, key: str, cause: Cause, *, code: int | None = None, stopped: bool = False) -> None:
+    def end(
+        self, key: str, cause: Cause, *, code: int | None = None, stopped: bool = False, put_down: bool = False
+    ) -> None:
         """A command's record is on disk."""
         run = self.runs.get(key)
         if run is None or run.exit or run.started_at is None:
             return
         run.printed = len(self.printed(run))
-        run.exit = Exit(cause, code, "SIGTERM" if stopped else None, clock(), {"stopped": True} if stopped else {})
+        run.exit = Exit(
+            cause,
+            code,
+            "SIGTERM" if stopped else None,
+            clock() + self.skew_s,
+            {"stopped": stopped, "put_down": put_down},
+        )
         self.bump()
 
     def printed(self, run: Run) -> bytes:
@@ -188,7 +217,7 @@ class FakeAgent:
     async def facts(self) -> NodeFacts:
         host = await self._reach("facts")
         return NodeFacts(
-            host.name, f"10.0.0.{len(host.name)}", "i", host.isolation, "no bubblewrap", 1, 1 << 40, 1 << 35
+            host.name, f"10.0.0.{len(host.name)}", "i", host.isolation, "no bubblewrap", 1, 1 << 40, 1 << 35, host.id
         )
 
     async def code_offset(self, code_key: str) -> int:
@@ -208,6 +237,27 @@ class FakeAgent:
         assert order.code_key in host.whole
         host.runs.setdefault(key, Run(order))
 
+    async def put_artifact(self, key: str, path: str, offset: int, data: bytes, last: bool) -> None:
+        run = (await self._reach("put_artifact")).runs[key]
+        assert run.start is None
+        if offset > len(run.returned.get(path, b"")):
+            raise NodeError(Cause.PREPARATION_FAILED, "a piece is missing")
+        run.returned[path] = run.returned.get(path, b"")[:offset] + data
+
+    async def reserve_ports(self, key: str, names: Sequence[str]) -> dict[str, int]:
+        run = (await self._reach("reserve_ports")).runs[key]
+        for name in names:
+            if name not in run.ports:
+                run.ports[name] = next(self.backend.free_ports)
+        return {name: run.ports[name] for name in names}
+
+    async def connect(self, key: str, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
+        await self._reach("connect")
+        why = {peer: self.backend.why_unreached(peer.port) for peer in peers}
+        if any(why.values()):
+            await asyncio.sleep(10)
+        return tuple(Unreached(peer.rank, peer.address, peer.port, said) for peer, said in why.items() if said)
+
     async def start(self, key: str, order: StartOrder) -> None:
         host = await self._reach("start")
         run, command = host.runs[key], host.command
@@ -221,16 +271,16 @@ class FakeAgent:
 
     async def status(self, keys: Sequence[str]) -> dict[str, NodeStatus]:
         host = await self._reach("status")
-        return {key: self._status(host.runs.get(key)) for key in keys}
+        return {key: replace(self._status(host.runs.get(key)), clock=clock() + host.skew_s) for key in keys}
 
     def _status(self, run: Run | None) -> NodeStatus:
         if run is None:
             return NodeStatus("absent")
         if run.exit:
-            return NodeStatus("ended", exit=run.exit, started_at=run.started_at)
+            return NodeStatus("ended", exit=run.exit, started_at=run.started_at, daemons=run.daemons)
         if run.started_at is None:
             return NodeStatus("prepared")
-        return NodeStatus("running" if run.guardian else "lost", started_at=run.started_at)
+        return NodeStatus("running" if run.guardian else "lost", started_at=run.started_at, daemons=run.daemons)
 
     async def watch(self, after: int, timeout_s: float) -> int:
         host = await self._reach("watch")
@@ -297,6 +347,7 @@ class FakeBackend:
     faults: dict[str, list[Exception]] = field(default_factory=lambda: defaultdict(list))
     """What the next calls of a method raise."""
     groups: dict[str, tuple[Bundle, ...]] = field(default_factory=dict)
+    free_ports: Iterator[int] = field(default_factory=lambda: itertools.count(20000))
     polls: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     calls: list[tuple[str, str]] = field(default_factory=list)
     on_release: Callable[[str], None] | None = None
@@ -304,6 +355,15 @@ class FakeBackend:
     def fail(self, method: str) -> None:
         if self.faults[method]:
             raise self.faults[method].pop(0)
+
+    def why_unreached(self, port: int) -> str:
+        """Why a peer can't connect to a reserved port: empty when the agent of the host that has it listens there."""
+        for node_id, host in self.nodes.items():
+            for run in host.runs.values():
+                if port in run.ports.values():
+                    listens = run.start is None and node_id not in self.silent
+                    return host.walled or ("" if listens else "refused")
+        return "refused"
 
     async def _reach(self, method: str, name: str = "") -> None:
         self.calls.append((method, name))
@@ -322,7 +382,7 @@ class FakeBackend:
         await self._reach("capacity")
         return Capacity(
             tuple(
-                NodeCapacity(node_id, host.name, f"10.0.0.{index}", alive=True, total={"CPU": host.cpus})
+                NodeCapacity(node_id, host.name, f"10.0.0.{index}", alive=True, total=host.total)
                 for index, (node_id, host) in enumerate(self.nodes.items())
             ),
             self.cluster_id,
@@ -342,15 +402,17 @@ class FakeBackend:
         if self.verdict:
             return Reservation(self.verdict, why="so it is")
         self.polls[name] += 1
-        places = [self._place(bundle) for bundle in self.groups[name]]
+        places = [self._place(bundle, index) for index, bundle in enumerate(self.groups[name])]
         if self.polls[name] <= self.polls_until_placed or None in places:
             return Reservation("waiting")
         return Reservation("placed", tuple(place for place in places if place))
 
-    def _place(self, bundle: Bundle) -> str | None:
+    def _place(self, bundle: Bundle, index: int) -> str | None:
+        """The bundles one after the other on the nodes, which are asked for as often as there are any."""
         match = re.fullmatch(r"!in\((.*)\)", bundle.labels.get("ray.io/node-id", "!in()"))
         assert match
-        return next((node_id for node_id in self.nodes if node_id not in match[1].split(",")), None)
+        there = [node_id for node_id in self.nodes if node_id not in match[1].split(",")]
+        return there[index % len(there)] if there else None
 
     async def reservations(self) -> list[str]:
         await self._reach("reservations")
@@ -398,6 +460,7 @@ class FakeJournal:
     states: list[State] = field(default_factory=list)
     ends: list[tuple[Cause, dict[str, Any]]] = field(default_factory=list)
     quarantined: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     after: Callable[[State], None] = lambda state: None
 
     async def signal(
@@ -429,6 +492,9 @@ class FakeJournal:
 
     async def quarantine(self, host: str, why: str) -> None:
         self.quarantined[host] = why
+
+    async def remark(self, experiment_id: int, notes: Sequence[str]) -> None:
+        self.notes += notes
 
     def moved_by_another(self) -> None:
         self.progress = replace(self.progress, attempt=self.progress.attempt + 1)

@@ -11,7 +11,7 @@ from ci_bot.records import Claim, Experiment, Held, HeldNode, Transition, Wish
 from ci_bot.store import claims
 from ci_bot.store.deliveries import changed
 from ci_bot.store.tables import experiment, insert, transition
-from launcher.experiment import Specification
+from launcher.experiment import NodeState, Specification
 from launcher.state import TERMINAL, Cause, Progress, State
 
 
@@ -226,6 +226,23 @@ def note(
     return changed(connection, statement) == 1
 
 
+def remark(connection: Connection, experiment_id: int, notes: Sequence[str], *, replacing: str = "") -> bool:
+    """Add the notes that are not there yet; False if that changes nothing.
+
+    Args:
+        connection: the transaction.
+        experiment_id: whose.
+        notes: what a reader of the results must know.
+        replacing: older notes that begin so make room; what takes their place stands first.
+    """
+    row = select(experiment.c.notes).where(experiment.c.id == experiment_id).with_for_update()
+    there: list[str] = json.loads(connection.execute(row).scalar_one())
+    if replacing:
+        kept = [each for each in there if not each.startswith(replacing)]
+        return note(connection, experiment_id, notes=[*notes, *kept])
+    return note(connection, experiment_id, notes=list(dict.fromkeys([*there, *notes])))
+
+
 def transitions(connection: Connection, experiment_id: int) -> list[Transition]:
     """Its timeline, from the start."""
     rows = select(transition).where(transition.c.experiment_id == experiment_id).order_by(transition.c.sequence)
@@ -295,5 +312,10 @@ def _experiment(row: RowMapping) -> Experiment:
 
 
 def _held(value: dict[str, Any]) -> Held:
-    nodes = tuple(HeldNode(**{**node, "gpu_ids": tuple(node["gpu_ids"])}) for node in value.pop("nodes", ()))
-    return Held(**value, nodes=nodes)
+    nodes = tuple(_held_node(node) for node in value.get("nodes", ()))
+    return Held(**value | {"nodes": nodes, "before": tuple(value.get("before", ()))})
+
+
+def _held_node(value: dict[str, Any]) -> HeldNode:
+    state = NodeState(value.get("state", NodeState.HELD))
+    return HeldNode(**value | {"gpu_ids": tuple(value["gpu_ids"]), "state": state})

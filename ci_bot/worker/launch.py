@@ -9,7 +9,6 @@ from typing import Any
 import structlog
 
 from ci_bot.records import Experiment
-from ci_bot.report.pending import multi_node_not_supported
 from ci_bot.store import experiments
 from ci_bot.store.engine import LeaseLost
 from ci_bot.worker.books import Books
@@ -27,7 +26,7 @@ from ci_bot.worker.sweep import Sweep
 from ci_bot.worker.waiting import any_of
 from launcher.backend import Backend, BackendError
 from launcher.controller import Attempt, Drive, Rules
-from launcher.experiment import Held, Topology
+from launcher.experiment import Held
 from launcher.keep import Keep
 from launcher.machines import Machines
 from launcher.placement import Limits
@@ -68,6 +67,8 @@ class Launch:
     _swept_at: float = float("-inf")
     _asked_at: float | None = None
     """When the cluster was first asked in vain."""
+    _drives_since: float | None = None
+    """When the first attempt was taken up, and with it every one that a former worker left."""
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.books, self.changed, self.now)
@@ -120,14 +121,14 @@ class Launch:
         if capacity is None:
             if not self._unseen(FIRST_ANSWER_S):
                 await self.queue.unanswered(waiting, why)
-        elif waiting:
+        else:  # with nobody waiting, too: the queue forgets what it told those who have left
             held = [e for e in unfinished if e.state not in WAITING]
             for experiment in await self.queue.admitted(waiting, held, capacity):
                 await self._admit(experiment)
 
     def _unseen(self, limit_s: float) -> bool:
         """Whether the cluster was not seen yet, and was first asked less than that long ago."""
-        return self.queue.most is None and self._asked_at is not None and self.now() - self._asked_at < limit_s
+        return not self.queue.seen and self._asked_at is not None and self.now() - self._asked_at < limit_s
 
     async def drain(self, limit_s: float) -> None:
         """Put what runs back into the queue, at no cost to its budgets, and wait for it."""
@@ -174,10 +175,7 @@ class Launch:
         """CREATED: what can't run is refused, the commit's code is fetched."""
         specification = experiment.specification
         container = next((group.container for group in specification.groups if group.container), None)
-        if specification.topology is not Topology.SINGLE:
-            why = multi_node_not_supported(specification.topology)
-            await self._end(experiment, Cause.NOT_SUPPORTED, {"why": why})
-        elif self.require_container and container:
+        if self.require_container and container:
             why = f"The container {container} can't be used: no container engine is enabled, and one is required."
             await self._end(experiment, Cause.NOT_SUPPORTED, {"why": why})
         else:
@@ -194,14 +192,16 @@ class Launch:
             return
         if experiment.progress.attempt == 0:
             await self._note_machines(experiment)
+        held = Held(before=experiment.held.before)
         try:
-            progress = await self.journal.signal(experiment.id, experiment.progress, Signal.ADMITTED, held=Held())
+            progress = await self.journal.signal(experiment.id, experiment.progress, Signal.ADMITTED, held=held)
         except Superseded as moved:
             log.info("a row moved during the pass", why=str(moved))
             return
-        self._start(replace(experiment, progress=progress, held=Held(), running_at=None))
+        self._start(replace(experiment, progress=progress, held=held, running_at=None, state_at=self.now()))
 
     def _start(self, experiment: Experiment) -> Drive:
+        self._drives_since = self.now() if self._drives_since is None else self._drives_since
         attempt = Attempt(
             experiment_id=experiment.id,
             specification=experiment.specification,
@@ -213,6 +213,8 @@ class Launch:
             storage_key=str(experiment.repository_id),
             trusted=experiment.trusted,
             running_at=experiment.running_at,
+            entered_at=experiment.state_at,
+            taken_up_at=self._drives_since,
             avoided_hosts=self.queue.away,
         )
         drive = Drive(attempt, self.backend, self.journal, self.keep, self.rules, self.now)
@@ -250,7 +252,7 @@ class Launch:
         known = (self.queue.machines.note(group.machine_type) for group in experiment.specification.groups)
         fresh = tuple(dict.fromkeys(note for note in known if note and note not in experiment.notes))
         if fresh:
-            await self.journal.note(experiment.id, notes=experiment.notes + fresh)
+            await self.journal.remark(experiment.id, fresh)
 
     async def _sweep(self) -> None:
         """Clear away what belongs to nobody, beside everything else: a node that hangs must not hold up the others."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,21 @@ from typing import Any
 import ray
 
 from launcher.node import Node
-from launcher.ray_backend.fence import Fence, head_probe
+from launcher.ray_backend import groups, peers
+from launcher.ray_backend.fence import Answer, Fence, head_probe
 from launcher.ray_backend.order import AgentOrder
+from launcher.ray_backend.passing import Passing
 
 log = logging.getLogger(__name__)
 CALL_THREADS = 64
 WATCH_THREADS = 1024
-"""A watch blocks its thread; it must never keep a stop waiting."""
+"""Whoever waits blocks its thread; that must never keep a stop waiting."""
 MAX_CONCURRENCY = 4096
 METHODS = frozenset(
     {"facts", "inventory", "code_offset", "put_code", "prepare", "start", "status", "watch", "stop", "clean"}
-    | {"read_log", "artifacts", "read_artifact"}
+    | {"read_log", "artifacts", "read_artifact", "put_artifact", "reserve_ports", "connect", "launch", "launched"}
 )
+WAITING = frozenset({"watch", "launched"})
 
 
 class NodeAgent:
@@ -37,8 +40,10 @@ class NodeAgent:
             environ=os.environ,
             storage_dir=order.storage_dir,
             address=ray.util.get_node_ip_address(),
+            peer=peers.ask,
         )
         Fence(_probe_of_this_cluster(), order.fence_s, self._fall).start()
+        Passing(self._node, _gone_from(_probe_of_this_cluster())).start()
         self._calls.submit(self._node.warm)
 
     async def identity(self) -> str:
@@ -50,7 +55,7 @@ class NodeAgent:
         if method not in METHODS:
             raise ValueError(f"a node has no method {method!r}")
         bound: Callable[..., Any] = getattr(self._node, method)
-        pool = self._watches if method == "watch" else self._calls
+        pool = self._watches if method in WAITING else self._calls
         return await asyncio.get_running_loop().run_in_executor(pool, bound, *arguments)
 
     def _fall(self, why: str) -> None:
@@ -67,3 +72,8 @@ def node_directory() -> Path:
 def _probe_of_this_cluster() -> Any:
     worker = ray._private.worker.global_worker
     return head_probe(worker.gcs_client.address, worker.gcs_client.cluster_id.hex())
+
+
+def _gone_from(probe: Callable[[], Answer]) -> Callable[[Iterable[str]], set[str]]:
+    """Asks this very cluster, and nobody while it is silent: that is the fence's to judge."""
+    return lambda names: groups.gone(names) if probe() is Answer.OURS else set()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from launcher.group_names import is_passing
 from launcher.node_types import (
     Artifact,
     Clean,
@@ -11,8 +12,10 @@ from launcher.node_types import (
     LogChunk,
     NodeFacts,
     NodeStatus,
+    Peer,
     PrepareOrder,
     StartOrder,
+    Unreached,
 )
 
 ANSWER_S = 30.0
@@ -42,6 +45,18 @@ class RayAgent:
     async def prepare(self, key: str, order: PrepareOrder) -> None:
         """Make an attempt's directories, workspace and environment."""
         await self._call("prepare", key, order, timeout_s=PREPARE_S)
+
+    async def put_artifact(self, key: str, path: str, offset: int, data: bytes, last: bool) -> None:
+        """The next piece of an earlier attempt's file, put back into a prepared one."""
+        await self._call("put_artifact", key, path, offset, data, last)
+
+    async def reserve_ports(self, key: str, names: Sequence[str]) -> dict[str, int]:
+        """A port of the node for each name, the attempt's until it is cleared."""
+        return cast("dict[str, int]", await self._call("reserve_ports", key, list(names)))
+
+    async def connect(self, key: str, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
+        """Which peers the node can't reach, and why."""
+        return cast("tuple[Unreached, ...]", await self._call("connect", key, tuple(peers)))
 
     async def start(self, key: str, order: StartOrder) -> None:
         """Start an attempt's command."""
@@ -76,8 +91,8 @@ class RayAgent:
         return cast("Clean", await self._call("clean", key, timeout_s=4 * ANSWER_S))
 
     async def inventory(self) -> list[str]:
-        """The attempts that have anything on the node."""
-        return cast("list[str]", await self._call("inventory"))
+        """The App's attempts that have anything on the node."""
+        return [key for key in cast("list[str]", await self._call("inventory")) if not is_passing(key)]
 
     async def _call(self, method: str, *arguments: Any, timeout_s: float = ANSWER_S) -> Any:
         return await self.ask("agent", self.node_id, method, arguments, timeout_s=timeout_s)

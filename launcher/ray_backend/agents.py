@@ -12,7 +12,8 @@ from launcher.node_types import NodeError
 from launcher.ray_backend import groups
 from launcher.ray_backend.agent import MAX_CONCURRENCY, NodeAgent
 from launcher.ray_backend.answers import in_order
-from launcher.ray_backend.order import NAMESPACE, AgentOrder, agent_name
+from launcher.ray_backend.order import NAMESPACE, AgentOrder, agent_name, refusal
+from launcher.state import Cause
 
 IDENTITY_S = 30.0
 PROBE_S = 30.0
@@ -21,8 +22,9 @@ PROBE_S = 30.0
 class Agents:
     """The agents of a cluster, one per node, each with the order that we want."""
 
-    def __init__(self, order: AgentOrder) -> None:
+    def __init__(self, order: AgentOrder, *, guest: bool) -> None:
         self._order = order
+        self._guest = guest
         self._actor = ray.remote(NodeAgent)
         self._known: dict[str, Any] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -79,7 +81,12 @@ class Agents:
         return in_order(ids)
 
     async def _handle(self, node_id: str) -> Any:
-        """The agent's handle; it is placed when it is not there, and replaced when it is an older one."""
+        """The agent's handle; it is placed when it is not there, and replaced when it is another one.
+
+        Raises:
+            NodeError: it is another one, and not ours to replace.
+            NodeUnavailable: it does not answer.
+        """
         async with self._locks.setdefault(node_id, asyncio.Lock()):
             if node_id not in self._known:
                 try:
@@ -91,6 +98,8 @@ class Agents:
     async def _meet(self, node_id: str) -> Any:
         handle = await asyncio.to_thread(self._place, node_id)
         identity = await asyncio.wait_for(handle.identity.remote(), IDENTITY_S)
+        if identity != self._order.identity and self._guest:
+            raise NodeError(Cause.PREPARATION_FAILED, refusal(identity, self._order.identity))
         if identity != self._order.identity:
             await asyncio.to_thread(ray.kill, handle, no_restart=True)
             raise NodeUnavailable("an agent of another version gives way")

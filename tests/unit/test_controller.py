@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import pytest
 from launcher.asking import NODE_LOST_S
 from launcher.attempt import Attempt, Rules
 from launcher.backend import BackendError, NodeUnavailable
-from launcher.controller import Drive
-from launcher.experiment import Held, HeldNode, NodeGroup, Role, Specification, Topology
+from launcher.controller import NETWORK_S, PROVISIONING_S, TAKEN_UP_S, Drive
+from launcher.experiment import Held, HeldNode, NodeGroup, NodeState, Role, Specification, Topology
 from launcher.gang import PLACEMENT_S
 from launcher.keep import Keep
 from launcher.machines import Machine
@@ -64,6 +64,8 @@ class Case:
     cause: Cause | None = None
     retries: int = 0
     running_for_s: float | None = None
+    entered_s_ago: float = 0
+    taken_up_s_ago: float = 0
     avoided: frozenset[str] = frozenset()
     rules: Rules = RULES
     host: Host = field(init=False)
@@ -103,12 +105,14 @@ class Case:
             storage_key="1",
             trusted=True,
             running_at=None if self.running_for_s is None else clock() - self.running_for_s,
+            entered_at=clock() - self.entered_s_ago,
+            taken_up_at=clock() - self.taken_up_s_ago,
             avoided_hosts=self.avoided,
         )
         return Drive(attempt, self.backend, self.journal, self.keep, self.rules, clock)
 
     def log(self) -> bytes:
-        return self.keep.log(7, 1, 1 << 20).read(0, 1 << 20).data
+        return self.keep.log(7, 1, 0, 1 << 20).read(0, 1 << 20).data
 
 
 def at(delay_s: float, act: Callable[[], Any]) -> None:
@@ -163,7 +167,8 @@ def test_what_is_held_is_on_record_before_the_node_is_told_anything(tmp_path: Pa
         case.backend.agent = agent  # type: ignore[method-assign]
 
     driven(case, before=before)
-    assert seen[0].nodes[0].key == KEY
+    assert seen[0] == Held()  # it was only asked who it is
+    assert seen[1].nodes[0].key == KEY
 
 
 @pytest.mark.parametrize(
@@ -395,6 +400,61 @@ def test_a_worker_that_restarts_takes_the_attempt_up_in_any_state(tmp_path: Path
     assert len(names(case.backend.calls, "start")) == (0 if state is State.RUNNING else 1)
 
 
+STALLED = {State.PROVISIONING: ("facts", PROVISIONING_S), State.NETWORK_SETUP: ("start", NETWORK_S)}
+
+
+def stalled(case: Case, method: str) -> None:
+    """The node says "not now" for ever, yet often enough to be no lost node."""
+
+    async def never(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    at(1e6, lambda: None)  # time goes on although everybody waits
+    original = case.backend.agent
+
+    def agent(node_id: str) -> Any:
+        found = original(node_id)
+        setattr(found, method, never)
+        return found
+
+    case.backend.agent = agent  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("state", STALLED)
+@pytest.mark.parametrize("entered_s_ago", [0, 50, 100])
+def test_a_state_s_deadline_goes_on_counting_while_workers_come_and_go(
+    tmp_path: Path, state: State, entered_s_ago: float
+) -> None:
+    method, limit_s = STALLED[state]
+    case = Case(tmp_path, state=state, entered_s_ago=entered_s_ago, taken_up_s_ago=40)
+    took_s = driven(case, before=lambda case: stalled(case, method))
+    assert causes(case.journal) == [Cause.DEADLINE]
+    assert 0 <= took_s - (limit_s - entered_s_ago) < 1
+
+
+@pytest.mark.parametrize("state", STALLED)
+@pytest.mark.parametrize("taken_up_s_ago", [0, 40, 5000])
+def test_a_worker_that_was_away_for_longer_than_the_deadline_gives_the_attempt_a_minute(
+    tmp_path: Path, state: State, taken_up_s_ago: float
+) -> None:
+    case = Case(tmp_path, state=state, entered_s_ago=86400, taken_up_s_ago=taken_up_s_ago)
+    took_s = driven(case, before=lambda case: stalled(case, STALLED[state][0]))
+    assert causes(case.journal) == [Cause.DEADLINE]
+    assert 0 <= took_s - max(TAKEN_UP_S - taken_up_s_ago, 0) < 1
+
+
+@pytest.mark.parametrize("state", [State.PROVISIONING, State.PROVISIONED, State.NETWORK_SETUP])
+def test_what_could_go_on_goes_on_however_long_the_worker_was_away(tmp_path: Path, state: State) -> None:
+    case = Case(tmp_path, Command(runs_s=1), state=state, entered_s_ago=86400)
+    driven(case)
+    assert case.journal.progress.state is State.STOPPED
+
+
+def test_a_clock_that_was_set_back_makes_no_deadline_longer(tmp_path: Path) -> None:
+    case = Case(tmp_path, state=State.NETWORK_SETUP, entered_s_ago=-86400)
+    assert driven(case, before=lambda case: stalled(case, "start")) < NETWORK_S + 1
+
+
 # --- every step twice ---
 
 
@@ -569,6 +629,13 @@ def test_what_a_node_has_lost_is_an_infrastructure_retry(
     assert case.journal.progress.infrastructure_retries_used == 1
 
 
+def test_what_was_put_down_on_purpose_is_queued_again_at_no_cost(tmp_path: Path) -> None:
+    case = running(tmp_path, retries=0)
+    driven(case, (1, lambda case, drive: case.host.end(KEY, Cause.SUCCEEDED, code=0, stopped=True, put_down=True)))
+    assert (causes(case.journal), case.journal.progress.state) == ([Cause.SHUTDOWN], State.PENDING)
+    assert case.journal.progress.infrastructure_retries_used == 0
+
+
 def test_after_the_last_retry_it_is_an_error(tmp_path: Path) -> None:
     case = running(tmp_path, retries=0)
     driven(case, (1, lambda case, drive: setattr(case.host.runs[KEY], "guardian", False)))
@@ -723,8 +790,8 @@ def test_an_end_keeps_the_record_of_where_it_ran_and_a_retry_begins_with_nothing
     stopped, retried = torn_down(tmp_path / "a", State.STOPPED), torn_down(tmp_path / "b", State.PENDING)
     for case in (stopped, retried):
         driven(case, before=ended)
-    assert stopped.journal.held == HELD
-    assert retried.journal.held == Held()
+    assert stopped.journal.held == replace(HELD, nodes=(replace(NODE, state=NodeState.STOPPED),))
+    assert retried.journal.held == Held(before=("host-a",))
 
 
 def test_a_node_that_comes_back_in_time_is_asked_and_not_fenced(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ FLOORS = (
     ("ci_bot.github", "ci_bot.store"),
     ("launcher",),
     ("ci_bot.worker", "ci_bot.web", "ci_bot.local_github"),
-    ("ci_bot.app", "ci_bot.up", "ci_bot.doctor"),
+    ("ci_bot.app", "ci_bot.services", "ci_bot.up", "ci_bot.doctor"),
     ("ci_bot.demo", "ci_bot.run"),
     ("ci_bot.cli",),
 )

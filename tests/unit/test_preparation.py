@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.gpus import Gpu, devices, survey, visible
-from launcher.node_types import PrepareOrder
-from launcher.preparation import Site, owner_uid
+from launcher.node_types import NodeError, PrepareOrder, StartOrder
+from launcher.preparation import Site, guardian_order, owner_uid, write_generated
+from launcher.sandbox import SandboxOrder
 
 GPUS = tuple(Gpu(minor=str(3 - number), uuid=f"GPU-{number}") for number in range(4))
 
@@ -65,3 +67,43 @@ def test_gpus_are_read_in_bus_order(tmp_path: Path) -> None:
         )
     assert survey(tmp_path) == (Gpu("1", "GPU-1"), Gpu("0", "GPU-0"))
     assert survey(tmp_path / "none") == ()
+
+
+def order(**fields: object) -> StartOrder:
+    known = {"command": "true", "env": {}, "gpu_ids": (), "isolation": "bubblewrap", "memory_bytes": None}
+    more = {"disk_bytes": None, "log_max_bytes": 1, "grace_s": 1, "lease_s": 1}
+    return StartOrder(**{**known, **more, **fields})
+
+
+def sandbox_of(**fields: object) -> SandboxOrder:
+    prepared = PrepareOrder("c", "1", True, "bubblewrap")
+    found = guardian_order(Path("/node/attempts/exp-1-a1-n0"), prepared, order(**fields), Site(Path("/node"), None, {}))
+    assert found.sandbox is not None
+    return found.sandbox
+
+
+def test_a_sandbox_has_the_host_name_and_the_hosts_of_its_order() -> None:
+    assert (sandbox_of().hostname, sandbox_of().hosts) == ("exp-1-a1-n0", ())
+    named = sandbox_of(hostname="worker-0", hosts=(("10.0.0.1", "worker-0"),))
+    assert (named.hostname, named.hosts) == ("worker-0", (("10.0.0.1", "worker-0"),))
+
+
+def test_a_host_that_is_none_is_said() -> None:
+    with pytest.raises(NodeError, match="is no host name"):
+        sandbox_of(hosts=(("10.0.0.1", "a\nb"),))
+
+
+def test_generated_files_are_written_anew_and_cannot_be_changed(tmp_path: Path) -> None:
+    (tmp_path / "generated").mkdir()
+    for text in ("one", "two"):
+        write_generated(tmp_path, {"hostfile": text, "x.json": "{}"})
+    assert (tmp_path / "generated/hostfile").read_text() == "two"
+    assert (tmp_path / "generated/hostfile").stat().st_mode & 0o777 == 0o444
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/x", "a\0b", "-x", "x" * 101])
+def test_a_generated_file_has_a_plain_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "generated").mkdir()
+    with pytest.raises(NodeError, match="is no plain name"):
+        write_generated(tmp_path, {name: ""})
+    assert not list((tmp_path / "generated").iterdir())

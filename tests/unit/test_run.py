@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ci_bot.records import Experiment, Transition
+from ci_bot.run import GITHUB_IDS, _repository_id
 from ci_bot.run.follow import Follower
 from ci_bot.run.place import OnlyOurs
 from ci_bot.run.plan import Planner
@@ -44,7 +45,7 @@ def follower(root: Path, *, as_json: bool = False) -> Follower:
 
 
 def log(root: Path, attempt: int, text: str) -> None:
-    segments = Keep(root).log(7, attempt, CAP_BYTES)
+    segments = Keep(root).log(7, attempt, 0, CAP_BYTES)
     segments.put(segments.size, text.encode())
     segments.close()
 
@@ -72,6 +73,54 @@ def test_the_record_of_a_plan_has_a_row_for_each_node() -> None:
     record = Planner(Machines(), RULES).record(specification(count=2, machine_type="P4000"), {})
     assert [(node["role"], node["index"]) for node in record["nodes"]] == [("worker", 0), ("worker", 1)]
     assert record["nodes"][0]["resources"] == {"CPU": 1, "GPU": 1}
+
+
+GANG = Specification(
+    name="mpi",
+    topology=Topology.MULTI_MPI,
+    groups=(
+        NodeGroup(role=Role.MASTER, command="mpirun python train.py"),
+        NodeGroup(role=Role.WORKER, count=2, command="sleep infinity"),
+    ),
+)
+TORCH = GANG.model_copy(
+    update={"topology": Topology.MULTI_TORCH, "groups": (NodeGroup(role=Role.WORKER, count=9, command="torchrun x"),)}
+)
+
+
+def test_a_plan_says_of_each_role_which_ranks_it_has_and_whose_end_decides() -> None:
+    lines = Planner(Machines(), RULES).lines(GANG, {})
+    assert lines[lines.index("  master × 1: 1 CPU") + 1] == "    rank 0; its end is the experiment's; started last"
+    assert lines[lines.index("  worker × 2: 1 CPU") + 1] == "    ranks 1 to 2; stopped when the experiment has ended"
+
+
+def test_a_plan_has_placeholders_for_what_is_known_only_later() -> None:
+    lines = Planner(Machines(), RULES).lines(TORCH, {})
+    assert "    MASTER_ADDR=<address of worker 0>" in lines
+    assert "    JAX_COORDINATOR_ADDRESS=<address of worker 0>:<port jax of worker 0>" in lines
+    mpi = Planner(Machines(), RULES).lines(GANG, {})
+    assert "    OMPI_MCA_btl_tcp_if_include=<from the addresses of all nodes>" in mpi
+    assert mpi[mpi.index("  /generated/hostfile:") + 1] == "    <name of master 0>"
+
+
+def test_a_plan_says_once_what_every_node_is_told_and_names_what_it_leaves_out() -> None:
+    lines = Planner(Machines(), RULES).lines(TORCH, {})
+    assert lines.count("    NNODES=9") == 1
+    assert [line for line in lines if line.startswith("    RANK=")] == [f"    RANK={rank}" for rank in range(8)]
+    assert "  and the environments of 1 more nodes; --json has them all" in lines
+
+
+def test_the_record_of_a_gang_is_json_with_everything_that_each_node_is_told() -> None:
+    record = json.loads(json.dumps(Planner(Machines(), RULES).record(TORCH, {})))
+    last = record["nodes"][8]
+    assert (last["rank"], last["role"], last["index"], last["decides"]) == (8, "worker", 8, True)
+    assert last["ports"]["jax"] == "<port jax of worker 8>"
+    assert (last["env"]["RANK"], last["command"]) == ("8", "torchrun x")
+
+
+def test_what_the_configuration_sets_itself_is_shown_as_that() -> None:
+    lines = Planner(Machines(), RULES).lines(TORCH, {"PET_NPROC_PER_NODE": "2"})
+    assert [line for line in lines if "PET_NPROC_PER_NODE" in line] == ["    PET_NPROC_PER_NODE=2"]
 
 
 def test_every_transition_and_every_line_is_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,3 +167,10 @@ def test_json_has_transitions_alone_and_the_log_is_beside_it(
 def test_on_a_cluster_that_is_not_ours_alone_nothing_is_swept_away() -> None:
     assert "_sweep" in vars(Launch), "the launch loop sweeps elsewhere now: OnlyOurs must leave that out"
     assert "_sweep" in vars(OnlyOurs)
+
+
+def test_a_repository_keeps_an_id_that_no_other_folder_and_no_repository_of_githubs_has() -> None:
+    one = _repository_id(Path("/home/me/digits"), "laptop")
+    assert one == _repository_id(Path("/home/me/digits"), "laptop")
+    assert one not in {_repository_id(Path("/home/me/other"), "laptop"), _repository_id(Path("/home/me/digits"), "pc")}
+    assert GITHUB_IDS <= one < 1 << 63

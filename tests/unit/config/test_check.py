@@ -57,7 +57,14 @@ def test_a_command_is_shown_without_its_credentials() -> None:
 def test_people_get_the_lines_that_compilers_write() -> None:
     (error,) = lines(read(ONE_NODE + "retries: many"), "f.yaml")
     assert error.startswith("f.yaml:5:10: error: `retries` must be a whole number of at least 0; found `many`.")
-    assert lines(read(ONE_NODE), "f.yaml") == ["f.yaml: repo: single (worker × 1)"]
+    assert lines(read(ONE_NODE), "f.yaml") == ["f.yaml: ok, 1 experiment", "f.yaml: repo: single (worker × 1)"]
+
+
+def test_a_file_with_warnings_is_ok_and_says_how_many() -> None:
+    warning, verdict, experiment = lines(read(ONE_NODE + "cluster: c\n"), "f.yaml")
+    assert warning.startswith("f.yaml:5:1: warning: ")
+    assert verdict == "f.yaml: ok, 1 experiment, 1 warning"
+    assert experiment == "f.yaml: repo: single (worker × 1)"
 
 
 def test_a_problem_of_a_parameters_file_is_shown_under_its_path() -> None:

@@ -163,7 +163,7 @@ def test_an_error_says_what_was_found_what_was_expected_and_what_to_write() -> N
     found = problem(ONE_NODE.replace("single", "double"))
     assert (found.line, found.column, found.found) == (2, 7, "`double`")
     assert found.expected == "one of single, multi-grpc, multi-mpi, multi-torch"
-    assert "Write `type: single`" in found.message
+    assert "Write, for example, `type: single`." in found.message
 
 
 @pytest.mark.parametrize(

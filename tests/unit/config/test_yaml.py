@@ -21,7 +21,7 @@ HEAD = "version: 1\ntype: single\n"
         ('project: "a', 10, "never closed"),
         ("project: [a", 10, "not closed"),
         ("project: {a: b", 10, "not closed"),
-        ('project: "\\q"', 11, "no escape"),
+        ('project: "\\q"', 11, "not an escape"),
         ("  project: a", 10, "indented like a part of the line before"),
         ("project:a", 1, "Write `project: a`"),
         ("project: }", 10, "needs quotes"),

@@ -1,5 +1,7 @@
 """An order becomes bubblewrap's command line."""
 
+from dataclasses import replace
+
 import pytest
 
 from launcher.sandbox import INIT, Host, Mount, SandboxOrder, bwrap_argv, etc_files, init_argv
@@ -120,3 +122,41 @@ def test_its_own_name_and_user_resolve() -> None:
     assert files["hosts"] == "127.0.0.1 localhost\n127.0.1.1 descent\n"
     assert etc_files(ORDER, "10.0.0.1 a descent\n")["hosts"] == "10.0.0.1 a descent\n"
     assert etc_files(ORDER, "10.0.0.1 a # descent\n")["hosts"].endswith("127.0.1.1 descent\n")
+
+
+def test_given_names_resolve_as_given_and_before_the_hosts_own() -> None:
+    order = replace(ORDER, hostname="worker-0", hosts=(("10.0.0.1", "worker-0"), ("fd00::2", "worker-1")))
+    theirs = "127.0.0.1 localhost\n127.0.1.1 worker-0\n10.9.9.9 other worker-1 # a note\n\n# worker-1\n"
+    assert etc_files(order, theirs)["hosts"].splitlines() == [
+        "10.0.0.1 worker-0",
+        "fd00::2 worker-1",
+        "127.0.0.1 localhost",
+        "10.9.9.9 other",
+        "",
+        "# worker-1",
+    ]
+
+
+def test_an_own_name_that_is_not_given_resolves_after_the_given_ones() -> None:
+    order = replace(ORDER, hosts=(("10.0.0.2", "worker-1"),))
+    assert etc_files(order, "127.0.0.1 localhost\n")["hosts"].splitlines() == [
+        "10.0.0.2 worker-1",
+        "127.0.0.1 localhost",
+        "127.0.1.1 descent",
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hosts": (("10.0.0.1", "a\n6.6.6.6 b"),)},
+        {"hosts": (("10.0.0.1 x", "a"),)},
+        {"hosts": (("host-a", "a"),)},
+        {"hosts": (("10.0.0.1", ""),)},
+        {"hostname": "-a"},
+        {"hostname": "a b"},
+    ],
+)
+def test_a_name_that_is_more_than_one_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"host name|IP"):
+        replace(ORDER, **fields)

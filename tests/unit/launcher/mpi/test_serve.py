@@ -1,0 +1,52 @@
+"""What of a worker's command is its preparation."""
+
+import pytest
+
+from launcher.mpi.serve import preparation
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("", "  ", "sleep infinity", "exec sleep inf", "sleep 1d", "sleep 3600;", "sleep 0.5h &", "wait"),
+        *("tail -f /dev/null", "tail -F /dev/null", "/usr/sbin/sshd -D", "sshd -D -p 2222 -o 'A=b'"),
+        *("while true; do sleep 30; done", "while :; do sleep 1; done;", "service ssh start; sleep infinity"),
+        *("service ssh start && tail -f /dev/null", "sudo /usr/sbin/sshd -D", "\nsleep infinity\n"),
+    ],
+)
+def test_a_command_that_only_waits_needs_no_preparation(command: str) -> None:
+    assert preparation(command) == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("pip install mpi4py && sleep infinity", "pip install mpi4py&& true"),
+        ("pip install mpi4py; sleep infinity", "pip install mpi4py; true"),
+        ("pip install mpi4py\nsleep infinity\n", "pip install mpi4py\n true"),
+        ("a && service ssh start && sleep infinity", "a&& true"),
+        ("a; mkdir -p /run/sshd && /usr/sbin/sshd -D", "a; mkdir -p /run/sshd&& true"),
+        ("python server.py & sleep infinity", "python server.py& true"),
+        ("python server.py & wait", "python server.py& true"),
+    ],
+)
+def test_what_stands_before_the_wait_is_run_and_fails_as_it_did(command: str, expected: str) -> None:
+    assert preparation(command) == expected
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("python train.py", "./configure || sleep infinity", "echo sleep infinity", "sleep 10; python train.py"),
+        *(
+            "bash -c 'a; sleep infinity'",
+            "if a; then sleep infinity; fi",
+            "tail -f log.txt",
+            "asleep 5",
+            "a # ; sleepy",
+        ),
+        *("sleep 5 >&2", "cat >& sleep"),
+    ],
+)
+def test_all_else_is_the_preparation_as_it_stands(command: str) -> None:
+    assert preparation(command) == command

@@ -1,0 +1,93 @@
+"""What the shim makes of a command line that was written for Open MPI, when the mpirun is MPICH's."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from launcher.mpi.shim import find, for_hydra, is_hydra, options, slots
+
+FILES = {"/generated/hostfile": "rank0\nrank0\nrank1\n", "mine": "rank0 slots=4  # gpu\n\nrank1:3\nrank2 max_slots=9\n"}
+
+
+def made_of(command: str, default: str | None = None) -> tuple[str, str | None]:
+    argv, hostfile = for_hydra(command.split(), FILES.__getitem__, default)
+    return " ".join(argv), hostfile
+
+
+@pytest.mark.parametrize(
+    ("command", "expected", "hostfile"),
+    [
+        ("-np 2 python train.py", "-np 2 python train.py", None),
+        ("--allow-run-as-root -np 2 python train.py", "-np 2 python train.py", None),
+        (
+            "--allow-run-as-root -np 4 --hostfile mine python train.py -n 9",
+            "-f {hostfile} -np 4 python train.py -n 9",
+            "rank0:4\nrank1:3\nrank2:1\n",
+        ),
+        (
+            "-machinefile /generated/hostfile -genv A=1 -genv B 2 python train.py",
+            "-f {hostfile} -genv A=1 -genv B 2 -n 3 python train.py",
+            "rank0:2\nrank1:1\n",
+        ),
+        ("-n 1 a : -n 2 b", "-n 1 a : -n 2 b", None),
+        ("--version", "--version", None),
+        ("--hostfile", "--hostfile", None),
+    ],
+)
+def test_hydra_gets_what_it_understands(command: str, expected: str, hostfile: str | None) -> None:
+    assert made_of(command) == (expected, hostfile)
+
+
+def test_without_a_hostfile_the_default_one_gives_the_number() -> None:
+    default = "/generated/hostfile"
+    assert made_of("python train.py", default) == ("-f {hostfile} -n 3 python train.py", "rank0:2\nrank1:1\n")
+    assert made_of("-n 1 python train.py", default) == ("-f {hostfile} -n 1 python train.py", "rank0:2\nrank1:1\n")
+    assert made_of("-hosts rank1 python train.py", default) == ("-hosts rank1 python train.py", None)
+
+
+def test_options_end_where_the_program_begins() -> None:
+    assert options(["-n", "2", "-l", "prog", "-n", "3"]) == ([["-n", "2"], ["-l"]], ["prog", "-n", "3"])
+
+
+def test_slots_are_counted_in_either_form() -> None:
+    assert slots(FILES["mine"]) == [("rank0", 4), ("rank1", 3), ("rank2", 1)]
+    assert slots(FILES["/generated/hostfile"]) == [("rank0", 2), ("rank1", 1)]
+
+
+def program(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_the_next_mpirun_in_path_is_found(tmp_path: Path) -> None:
+    shims, real = program(tmp_path / "shims/mpirun"), program(tmp_path / "real/mpirun")
+    (tmp_path / "again").symlink_to(tmp_path / "shims")
+    path = os.pathsep.join([f"{tmp_path}/again", f"{tmp_path}/shims/", f"{tmp_path}/absent", f"{tmp_path}/real"])
+    assert find("mpirun", path, str(Path(shims).parent)) == real
+    assert find("mpiexec", path, str(Path(shims).parent)) is None
+
+
+@pytest.mark.parametrize(
+    ("real", "beside", "expected"),
+    [
+        ("mpiexec.hydra", "", True),
+        ("mpirun.mpich", "orted", True),
+        ("orterun", "hydra_pmi_proxy", False),
+        ("mpirun.openmpi", "hydra_pmi_proxy", False),
+        ("prterun", "", False),
+        ("mpirun", "hydra_pmi_proxy", True),  # the wheel of MPICH has copies instead of links
+        ("mpirun", "mpiexec.hydra", True),  # Intel's is a script
+        ("mpirun", "prted", False),
+        ("mpirun", "", False),
+    ],
+)
+def test_hydra_is_told_by_its_name_or_its_neighbours(tmp_path: Path, real: str, beside: str, expected: bool) -> None:
+    made = program(tmp_path / "bin" / real)
+    if beside:
+        program(tmp_path / "bin" / beside)
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link/mpirun").symlink_to(made)
+    assert is_hydra(str(tmp_path / "link/mpirun")) is expected

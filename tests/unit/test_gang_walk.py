@@ -1,0 +1,344 @@
+"""Attempts of several nodes: started together, ended by whoever decides or fails, for the cause that came first."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from launcher.attempt import Attempt, Rules
+from launcher.controller import Drive
+from launcher.experiment import Held, HeldNode, NodeGroup, NodeState, Role, Specification, Topology
+from launcher.keep import Keep
+from launcher.machines import Machine
+from launcher.node_types import Daemon
+from launcher.state import Cause, Progress, State
+from launcher.watch import DAEMON_S
+from tests.fakes import Command, FakeBackend, FakeJournal, Host, clock, names, play
+
+FORWARD = [State.PROVISIONED, State.NETWORK_SETUP, State.RUNNING, State.NETWORK_TEARDOWN]
+FOREVER = Command()
+RULES = Rules(grace_s=10, fence_s=120)
+
+
+def grpc(workers: int, servers: int) -> Specification:
+    groups = (
+        NodeGroup(role=Role.WORKER, count=workers, command="python train.py"),
+        NodeGroup(role=Role.PARAMETER_SERVER, count=servers, command="python serve.py"),
+    )
+    return Specification(name="x", topology=Topology.MULTI_GRPC, groups=groups, timeout_s=600)
+
+
+def torch(workers: int) -> Specification:
+    group = NodeGroup(role=Role.WORKER, count=workers, command="torchrun train.py")
+    return Specification(name="x", topology=Topology.MULTI_TORCH, groups=(group,), timeout_s=600)
+
+
+def mpi(workers: int) -> Specification:
+    groups = (
+        NodeGroup(role=Role.MASTER, command="mpirun python train.py"),
+        NodeGroup(role=Role.WORKER, count=workers, command="sleep infinity"),
+    )
+    return Specification(name="x", topology=Topology.MULTI_MPI, groups=groups, timeout_s=600)
+
+
+@dataclass
+class Gang:
+    """A gang on hosts host-0, host-1, … in the order of its ranks; what each host's command does."""
+
+    root: Path
+    specification: Specification
+    commands: Mapping[int, Command] = field(default_factory=dict)
+    retries: int = 0
+    attempt: int = 1
+    before: tuple[str, ...] = ()
+    rules: Rules = RULES
+
+    def set_up(self) -> None:
+        count = sum(group.count for group in self.specification.groups)
+        self.hosts = [Host(f"host-{n}", self.commands.get(n, FOREVER)) for n in range(count)]
+        self.backend = FakeBackend({f"n{n}": host for n, host in enumerate(self.hosts)})
+        progress = Progress(State.PROVISIONING, attempt=self.attempt, infrastructure_retries=self.retries)
+        self.journal = FakeJournal(progress, held=Held(before=self.before))
+        self.keep = Keep(self.root)
+        self.keep.code("1-abc").path.write_bytes(b"the archive")
+
+    def drive(self) -> Drive:
+        attempt = Attempt(
+            experiment_id=7,
+            specification=self.specification,
+            machines=tuple(Machine("default") for _ in self.specification.groups),
+            progress=self.journal.progress,
+            held=self.journal.held,
+            code=self.keep.code("1-abc"),
+            env={"EPOCHS": "3"},
+            storage_key="1",
+            trusted=True,
+            running_at=None,
+            entered_at=clock(),
+            taken_up_at=clock(),
+        )
+        return Drive(attempt, self.backend, self.journal, self.keep, self.rules, clock)
+
+    def key(self, rank: int) -> str:
+        return f"exp-7-a{self.attempt}-n{rank}"
+
+    def node(self, rank: int) -> HeldNode:
+        return self.journal.held.nodes[rank]
+
+    def detail(self) -> dict[str, Any]:
+        return self.journal.ends[0][1]
+
+
+def run(gang: Gang, *script: tuple[float, Callable[[Gang, Drive], Any]], before: Any = lambda gang: None) -> float:
+    """Drive it to where it leads, doing things so many seconds after it began to run; the seconds it ran."""
+
+    async def main() -> float:
+        gang.set_up()
+        before(gang)
+        drive, loop, running_at = gang.drive(), asyncio.get_running_loop(), []
+
+        def after(state: State) -> None:
+            if state is State.RUNNING and not running_at:
+                running_at.append(loop.time())
+                for delay_s, act in script:
+                    loop.call_later(delay_s, act, gang, drive)
+            if state is State.NETWORK_TEARDOWN and running_at:
+                running_at.append(loop.time())
+
+        gang.journal.after = after
+        await drive.run()
+        return running_at[1] - running_at[0] if len(running_at) > 1 else 0.0
+
+    return play(main())
+
+
+def fails(rank: int, cause: Cause = Cause.COMMAND_EXITED, code: int | None = 1) -> Callable[[Gang, Drive], None]:
+    return lambda gang, drive: gang.hosts[rank].end(gang.key(rank), cause, code=code)
+
+
+# --- the way forward ---
+
+
+def test_nothing_starts_before_every_node_has_reached_every_other(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, grpc(2, 1), {0: Command(runs_s=5)})
+    run(gang)
+    assert gang.journal.states == [*FORWARD, State.STOPPED]
+    calls = names(gang.backend.calls, "prepare", "reserve_ports", "connect", "start")
+    assert calls == ["prepare"] * 3 + ["reserve_ports"] * 3 + ["connect"] * 3 + ["start"] * 3
+
+
+def test_every_node_is_told_its_rank_its_peers_and_what_the_configuration_says(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, grpc(2, 1), {0: Command(runs_s=5)})
+    run(gang)
+    orders = [host.ended[gang.key(rank)].start for rank, host in enumerate(gang.hosts)]
+    assert [order.env["INDEX"] for order in orders if order] == ["0", "1", "0"]
+    for order in orders:
+        assert order is not None
+        assert order.env["EPOCHS"] == "3"
+        assert [name for _, name in order.hosts] == [gang.key(0), gang.key(1), gang.key(2)]
+    assert [order.command for order in orders if order] == ["python train.py"] * 2 + ["python serve.py"]
+
+
+def test_the_configurations_own_variables_win(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(2), {0: Command(runs_s=1), 1: Command(runs_s=1)})
+
+    def drive() -> Drive:
+        drive = Gang.drive(gang)
+        drive.attempt = replace(drive.attempt, env={"PET_NPROC_PER_NODE": "2"})
+        return drive
+
+    gang.drive = drive  # type: ignore[method-assign]
+    run(gang)
+    order = gang.hosts[1].ended[gang.key(1)].start
+    assert order is not None
+    assert (order.env["PET_NPROC_PER_NODE"], order.env["PET_NODE_RANK"]) == ("2", "1")
+
+
+def test_a_single_node_takes_no_step_of_a_gang(tmp_path: Path) -> None:
+    single = Specification(
+        name="x", topology=Topology.SINGLE, groups=(NodeGroup(role=Role.WORKER, command="true"),), timeout_s=9
+    )
+    gang = Gang(tmp_path, single, {0: Command(runs_s=1)})
+    run(gang)
+    assert gang.journal.states == [*FORWARD, State.STOPPED]
+    assert names(gang.backend.calls, "reserve_ports", "connect") == []
+
+
+def test_a_new_worker_does_not_connect_again_what_may_have_begun(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(2), {0: Command(runs_s=5), 1: Command(runs_s=5)})
+
+    async def main() -> None:
+        gang.set_up()
+        first = gang.drive()
+        task = asyncio.ensure_future(first.run())
+        while not (starts := names(gang.backend.calls, "start")):
+            await asyncio.sleep(0.0001)
+        task.cancel()  # the worker dies with some of them started
+        await asyncio.gather(task, return_exceptions=True)
+        assert len(starts) < 3
+        await gang.drive().run()
+
+    play(main())
+    assert gang.journal.progress.state is State.STOPPED
+    assert names(gang.backend.calls, "connect") == ["connect"] * 2
+
+
+# --- who decides ---
+
+
+def test_the_end_of_worker_0_ends_a_grpc_gang_and_the_others_are_stopped_which_is_no_failure(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, grpc(2, 1), {0: Command(runs_s=5)})
+    run(gang)
+    assert gang.journal.progress.state is State.STOPPED
+    assert [gang.node(rank).state for rank in range(3)] == [NodeState.ENDED, NodeState.STOPPED, NodeState.STOPPED]
+    assert gang.node(0).exit_code == 0
+
+
+def test_a_worker_that_ends_well_before_the_master_ends_nothing(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, grpc(2, 1), {0: Command(runs_s=50), 1: Command(runs_s=5)})
+    assert run(gang) >= 50
+    assert gang.journal.progress.state is State.STOPPED
+
+
+def test_a_torch_gang_succeeds_when_every_node_has(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(2), {0: Command(runs_s=5), 1: Command(runs_s=40)})
+    assert run(gang) >= 40
+    assert gang.journal.progress.state is State.STOPPED
+
+
+def test_who_fails_before_the_master_ends_fails_the_gang(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, grpc(2, 1))
+    assert run(gang, (5, fails(2, code=3))) < 7
+    assert gang.journal.progress.state is State.FAILED
+    assert gang.detail()["who"] == "parameter-server 0 on host-2"
+    assert (gang.detail()["rank"], gang.detail()["exit_code"], gang.detail()["others"]) == (2, 3, 2)
+
+
+# --- which cause was the first ---
+
+
+def test_the_first_cause_is_named_and_not_the_avalanche_whatever_the_clocks_say(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(4))
+
+    def skewed(gang: Gang) -> None:
+        gang.hosts[2].skew_s = 3600
+        gang.hosts[1].skew_s = -60
+
+    out = fails(2, Cause.OUT_OF_MEMORY, 137)
+    run(gang, (5, fails(1)), (5.05, fails(0)), (4.98, out), (5.1, fails(3)), before=skewed)
+    assert gang.journal.ends[0][0] is Cause.OUT_OF_MEMORY
+    assert gang.detail()["who"] == "worker 2 on host-2"
+
+
+def test_a_node_that_is_lost_is_the_cause_of_its_peers_failures(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(3), retries=1)
+
+    def cut(gang: Gang, drive: Drive) -> None:
+        gang.backend.hanging.add("n1")
+        asyncio.get_running_loop().call_later(60, gang.backend.hanging.clear)
+
+    took_s = run(gang, (5, cut), (6, fails(0)), (6.1, fails(2)))
+    assert took_s <= 5 + 15 + 10
+    assert gang.journal.ends[0][0] is Cause.NODE_LOST
+    assert gang.detail()["node"] == "host-1"
+    assert gang.journal.progress.state is State.PENDING
+    assert gang.journal.held.before == ("host-0", "host-1", "host-2")
+
+
+def test_a_peer_that_can_not_be_reached_is_named(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(3), retries=0)
+
+    def wall(gang: Gang) -> None:
+        gang.hosts[2].walled = "no route to host"
+
+    run(gang, before=wall)
+    assert State.RUNNING not in gang.journal.states
+    assert gang.journal.ends[0][0] is Cause.PEER_UNREACHABLE
+    why = gang.detail()["why"]
+    assert why.startswith("Node 0 (worker 0 on host-0, 10.0.0.")
+    assert "cannot reach" in why
+    assert "worker 2 on host-2" in why
+    assert "no route to host" in why
+
+
+# --- MPI ---
+
+
+def daemon(rank: int, **end: Any) -> Callable[[Gang, Drive], None]:
+    known = {"id": "d1", "name": "orted", "exit_code": None, "signal": None, "at": None} | end
+
+    def record(gang: Gang, drive: Drive) -> None:
+        gang.hosts[rank].runs[gang.key(rank)].daemons = (Daemon(**known),)
+        gang.hosts[rank].bump()
+
+    return record
+
+
+def test_workers_of_mpi_are_there_before_the_master_begins(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, mpi(2), {0: Command(runs_s=5)})
+    run(gang)
+    assert gang.journal.progress.state is State.STOPPED
+    started = [node for method, node in gang.backend.calls if method == "start"]
+    assert started[-1] == "n0"
+    launches = [host.ended[gang.key(rank)].start.launch for rank, host in enumerate(gang.hosts)]  # type: ignore[union-attr]
+    assert [launch.serves for launch in launches if launch] == [False, True, True]
+    assert set(launches[0].peers) == {gang.key(1), gang.key(2)}  # type: ignore[union-attr]
+
+
+def test_an_mpirun_that_returns_0_is_no_success_when_a_daemon_was_killed(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, mpi(2), {0: Command(runs_s=6)})
+    run(gang, (5, daemon(1, signal="SIGKILL", at=1.0)))
+    assert gang.journal.progress.state is State.FAILED
+    assert gang.journal.ends[0][0] is Cause.DAEMON_LOST
+    assert gang.detail()["who"] == "worker 0 on host-1"
+
+
+def test_an_mpirun_that_never_ends_after_it_lost_a_daemon_is_ended(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, mpi(2))
+    took_s = run(gang, (5, daemon(2, exit_code=255, at=1.0)))
+    assert 5 + DAEMON_S <= took_s <= 5 + DAEMON_S + 5
+    assert gang.journal.ends[0][0] is Cause.DAEMON_LOST
+
+
+def test_daemons_that_ended_well_end_nothing(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, mpi(1), {0: Command(runs_s=60)})
+    assert run(gang, (5, daemon(1, exit_code=0, at=1.0))) >= 60
+    assert gang.journal.progress.state is State.STOPPED
+
+
+# --- what a node made ---
+
+
+def test_each_nodes_log_and_artifacts_are_kept_apart(tmp_path: Path) -> None:
+    commands = {
+        n: Command(runs_s=5, log=((0, f"node {n}\n".encode()),), artifacts={"model": str(n).encode()}) for n in range(2)
+    }
+    gang = Gang(tmp_path, torch(2), commands)
+    run(gang)
+    for rank in range(2):
+        assert gang.keep.log(7, 1, rank, 1 << 20).read(0, 1 << 20).data == f"node {rank}\n".encode()
+        assert (gang.keep.artifacts(7, 1).directory / f"worker-{rank}/model").read_bytes() == str(rank).encode()
+
+
+def test_the_artifacts_of_the_attempt_before_are_there_again_each_on_its_node(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(2), {0: Command(runs_s=5), 1: Command(runs_s=5)}, attempt=3)
+
+    def earlier(gang: Gang) -> None:
+        for rank in range(2):
+            with gang.keep.artifacts(7, 2, f"worker-{rank}").receive("checkpoints/last", 3) as file:
+                file.write(f"ck{rank}".encode())
+
+    run(gang, before=earlier)
+    returned = [host.ended[gang.key(rank)].returned for rank, host in enumerate(gang.hosts)]
+    assert returned == [{"checkpoints/last": b"ck0"}, {"checkpoints/last": b"ck1"}]
+
+
+def test_a_retry_elsewhere_says_that_storage_is_not_shared(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(1), {0: Command(runs_s=5)}, attempt=2, before=("host-9",))
+    run(gang)
+    assert any("/storage" in note and "host-9" in note for note in gang.journal.notes)
+    shared = Gang(tmp_path / "b", torch(1), {0: Command(runs_s=5)}, attempt=2, before=("host-9",))
+    shared.rules = replace(RULES, shared_storage=True)
+    run(shared)
+    assert shared.journal.notes == []

@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 NODE_LOST_S = 15.0
 """How long a node, or the head, may be silent before its attempt ends."""
+HEAD_S = 3.0
+"""What a living head takes to answer, at most."""
 POLL_S = 0.25
 
 
@@ -82,8 +84,18 @@ class Asking:
             async with asyncio.timeout(NODE_LOST_S + 1):  # a node that is cut off does not even refuse
                 return await self._ask(node, ask)
         except TimeoutError as error:
-            why = f"it has not answered for {NODE_LOST_S:.0f} s"
-            raise Ended(Cause.NODE_LOST, node=node.host, why=why) from error
+            silent = f"it has not answered for {NODE_LOST_S:.0f} s"
+            if not await self._head_answers():  # through which the question goes
+                raise Ended(Cause.HEAD_LOST, why=silent) from error
+            raise Ended(Cause.NODE_LOST, node=node.host, why=silent) from error
+
+    async def _head_answers(self) -> bool:
+        try:
+            async with asyncio.timeout(HEAD_S):
+                await self.backend.capacity()
+        except (BackendError, TimeoutError):
+            return False
+        return True
 
     async def agent_of(self, node: HeldNode) -> AgentClient | None:
         """The agent that now serves the node's directory: the node's own, or its successor's after a restart of Ray.

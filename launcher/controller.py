@@ -202,7 +202,15 @@ class Drive:
     @property
     def _watch(self) -> Watch:
         shape = shape_of(self.attempt.specification)
-        return Watch(self.held, self._asking, self.now, self._seen, shape.linger_s, launches=shape.launches)
+        return Watch(
+            self.held,
+            self._asking,
+            self.now,
+            self._seen,
+            fence_s=self.rules.fence_s,
+            linger_s=shape.linger_s,
+            launches=shape.launches,
+        )
 
     async def _seen(self, seen: HeldNode) -> None:
         """Keep what a node has come to; of a single one it is recorded with the end that follows."""

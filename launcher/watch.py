@@ -48,6 +48,8 @@ class Watch:
     now: Callable[[], float]
     seen: Callable[[HeldNode], Awaitable[None]]
     """Told of each node whose state has changed."""
+    fence_s: float
+    """How long the head may be silent: its nodes run on for so long, and a head with a store of its own comes back."""
     linger_s: float = 0.0
     """How long the others may end by themselves, once all that decide have."""
     launches: bool = False
@@ -108,11 +110,14 @@ class Watch:
     # --- one node ---
 
     async def _until_end(self, node: HeldNode) -> NodeEnd:
-        agent, mark = self.asking.backend.agent(node.node_id), 0
+        agent, mark, answered_at = self.asking.backend.agent(node.node_id), 0, self.now()
         while True:
             try:
                 status, skew_s = await self._status(node)
+                answered_at = self.now()
             except Ended as lost:
+                if lost.cause is Cause.HEAD_LOST and self.now() - answered_at < self.fence_s:
+                    continue
                 return NodeEnd(node, lost, self.now())
             if end := end_of(node, status):
                 return NodeEnd(node, end, (status.exit.at - skew_s) if status.exit else self.now())
@@ -176,7 +181,7 @@ class Watch:
         try:
             status, skew_s = await self._status(node)
         except Ended as lost:
-            return NodeEnd(node, lost, self.now())
+            return None if lost.cause is Cause.HEAD_LOST else NodeEnd(node, lost, self.now())
         end = end_of(node, status)
         if end is None or end.cause is Cause.SUCCEEDED:
             return None

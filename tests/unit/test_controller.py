@@ -594,13 +594,25 @@ def test_another_head_in_the_place_of_the_old_one_ends_the_attempt_as_head_lost(
     assert case.host.runs == {}
 
 
-def test_a_head_that_does_not_answer_is_named_as_such(tmp_path: Path) -> None:
+def head_is_down(tmp_path: Path, until_s: float) -> Case:
     case = running(tmp_path)
-    driven(
-        case,
-        (1, lambda case, drive: setattr(case.backend, "head_down", True)),
-        (60, lambda case, drive: setattr(case.backend, "head_down", False)),
-    )
+    case.rules = replace(RULES, fence_s=30)  # the time limit is 60
+
+    def end(case: Case, drive: Drive) -> None:
+        case.backend.head_down = False
+        case.host.end(KEY, Cause.SUCCEEDED, code=0)
+
+    driven(case, (1, lambda case, drive: setattr(case.backend, "head_down", True)), (until_s, end))
+    return case
+
+
+def test_a_head_that_comes_back_before_the_fences_fall_ends_nothing(tmp_path: Path) -> None:
+    case = head_is_down(tmp_path, until_s=25)
+    assert causes(case.journal) == [Cause.SUCCEEDED]
+
+
+def test_a_head_that_is_silent_until_the_fences_fall_is_named_as_such(tmp_path: Path) -> None:
+    case = head_is_down(tmp_path, until_s=55)
     assert causes(case.journal) == [Cause.HEAD_LOST]
 
 

@@ -44,8 +44,8 @@ def follower(root: Path, *, as_json: bool = False) -> Follower:
     return Follower(Keep(root), CAP_BYTES, as_json)
 
 
-def log(root: Path, attempt: int, text: str) -> None:
-    segments = Keep(root).log(7, attempt, 0, CAP_BYTES)
+def log(root: Path, attempt: int, text: str, rank: int = 0) -> None:
+    segments = Keep(root).log(7, attempt, rank, CAP_BYTES)
     segments.put(segments.size, text.encode())
     segments.close()
 
@@ -150,6 +150,30 @@ def test_a_retry_shows_its_own_log_from_the_beginning(tmp_path: Path, capsys: py
     showing.show(experiment(State.RUNNING, 2), states + history(State.RUNNING, attempt=2))
     said = capsys.readouterr().out
     assert (said.count("│ first"), said.count("│ second")) == (1, 1)
+
+
+def test_each_line_of_several_nodes_says_whose_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    groups = (
+        NodeGroup(role=Role.WORKER, count=2, command="python train.py"),
+        NodeGroup(role=Role.PARAMETER_SERVER, command="python serve.py"),
+    )
+    gang = Specification(name="digits", topology=Topology.MULTI_GRPC, groups=groups)
+    runs = replace(experiment(State.RUNNING), specification=gang)
+    showing, states = follower(tmp_path), history(State.RUNNING)
+    log(tmp_path, 1, "one\nhalf a ", rank=1)
+    showing.show(runs, states)
+    log(tmp_path, 1, "first\n")
+    log(tmp_path, 1, "line\n", rank=1)
+    log(tmp_path, 1, "ready", rank=2)
+    showing.show(runs, states)
+    showing.show(runs, states + history(State.PENDING))  # the end of an attempt ends each node's last line
+    said = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert said == [
+        "  worker 1           │ one",
+        "  worker 0           │ first",
+        "  worker 1           │ half a line",
+        "  parameter-server 0 │ ready",
+    ]
 
 
 def test_json_has_transitions_alone_and_the_log_is_beside_it(

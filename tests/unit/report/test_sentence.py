@@ -11,7 +11,10 @@ from ci_bot.report.sentence import hint, sentence, short_cause, signal_name, tit
 from launcher.state import TERMINAL, VERDICTS, Cause, Progress, State
 from tests.unit.report.views import BEGAN_AT, experiment
 
-KEYS = ["exit_code", "signal", "hint", "used", "limit", "limit_s", "limit_bytes", "waited_s", "node", "state", "why"]
+KEYS = [
+    "exit_code", "signal", "hint", "used", "limit", "limit_s", "limit_bytes", "waited_s", "node", "state", "why",
+    "who", "at", "others",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("cause", Cause)
@@ -67,10 +70,53 @@ def test_any_details_never_raise(cause: Cause, detail: dict[str, Any]) -> None:
             {"waited_s": 90_000, "limit_s": 86_400},
             "It waited 1 d 01 h for machines; the limit is 1 d 00 h.",
         ),
+        (
+            Cause.COMMAND_EXITED,
+            {"exit_code": 137, "hint": " (SIGKILL)", "who": "worker 2 on host-c", "at": BEGAN_AT + 4, "others": 3},
+            "Worker 2 on host-c: the command exited with code 137 (SIGKILL: not by Descent; often the kernel, when the "
+            "host is out of memory) at 12:03:04 UTC; 3 others were stopped.",
+        ),
+        (
+            Cause.OUT_OF_MEMORY,
+            {"used": "15.9", "limit": "16 GiB", "who": "master 0 on host-a", "at": float("nan"), "others": 1},
+            "Master 0 on host-a: out of memory: 15.9 of 16 GiB; 1 other was stopped.",
+        ),
+        (
+            Cause.COMMAND_KILLED,
+            {"signal": "SIGTERM", "who": "worker 0 on host-a", "at": "soon", "others": -3},
+            "Worker 0 on host-a: the command was killed by SIGTERM (something in the experiment or on the host asked "
+            "it to end).",
+        ),
+        (
+            Cause.SUCCEEDED,
+            {"exit_code": 0, "who": "worker 0 on host-a", "at": BEGAN_AT, "others": 3},
+            "The command ended with exit code 0.",
+        ),
+        (
+            Cause.NODE_LOST,
+            {"node": "host-c", "why": "it left the cluster", "others": 3},
+            "Node host-c was lost: it left the cluster; 3 other nodes were stopped.",
+        ),
+        (
+            Cause.DISK_FULL,
+            {"node": "host-c", "who": "worker 2 on host-c", "at": BEGAN_AT, "others": 1},
+            "Node host-c: the disk is full; 1 other node was stopped.",
+        ),
+        (
+            Cause.DAEMON_LOST,
+            {"node": "host-b", "who": "worker 0 on host-b", "why": "was killed by SIGKILL", "others": 2},
+            "A daemon of mpirun was lost: on worker 0 on host-b it was killed by SIGKILL; 2 other nodes were stopped.",
+        ),
     ],
 )
 def test_a_cause_reads_as_a_sentence(cause: Cause, detail: dict[str, Any], words: str) -> None:
     assert sentence(cause, detail) == words
+
+
+def test_a_title_says_whose_command_it_was() -> None:
+    detail = {"exit_code": 1, "who": "worker 2 on host-c"}
+    assert short_cause(Cause.COMMAND_EXITED, detail) == "exit code 1 (worker 2 on host-c)"
+    assert short_cause(Cause.NODE_LOST, {"node": "host-c", "who": "worker 2 on host-c"}) == "node host-c lost"
 
 
 @pytest.mark.parametrize(

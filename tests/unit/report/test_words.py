@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from ci_bot.report import amounts, durations
-from ci_bot.report.pending import multi_node_not_supported, named, unknown_machine_type, unsatisfiable, why_pending
+from ci_bot.report.pending import named, too_many, unknown_machine_type, unsatisfiable, why_pending
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,12 @@ NEEDED = {"GPU": 1.0, "CPU": 8.0}
             "1 experiment is ahead.",
         ),
         (
+            Short("unplaced", needed=NEEDED),
+            "Waits for 1 × P4000 (1 GPU, 8 CPUs): by Descent's count there is room, but Ray could not place it, so "
+            "something else on the cluster uses that; it is tried again after growing pauses of up to half an hour; "
+            "it is next in line.",
+        ),
+        (
             Short("max running", ahead=2, limit=4),
             "Waits for others to end: MAX_RUNNING=4 is reached; 2 experiments are ahead.",
         ),
@@ -135,4 +141,11 @@ def test_what_can_never_run_says_what_would_fit() -> None:
     assert "there is no machine type P9. Change machine-type to one of: P4000." in unknown_machine_type("P9", ["P4000"])
     assert unknown_machine_type("P9", []).endswith("The operator's table has none.")
     assert named([f"m{n}" for n in range(10)]) == "m0, m1, m2, m3, m4, m5, m6, m7 and 2 more"
-    assert "multi-grpc" in multi_node_not_supported("multi-grpc")
+
+
+def test_too_many_nodes_for_the_hosts_say_how_many_there_are_and_what_would_help() -> None:
+    assert too_many("4 nodes of 1 CPU", 4, 3, shared_hosts=False) == (
+        "No machines here can ever run this: it needs 4 hosts (4 nodes of 1 CPU), this cluster has 3. "
+        "Ask for less, add hosts, or let nodes share a host (ALLOW_SHARED_HOSTS=1)."
+    )
+    assert "this cluster has room for 3 of the 4 nodes at a time" in too_many("x", 4, 3, shared_hosts=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from ci_bot.records import Experiment, Held, HeldNode, Transition, Wish
 from ci_bot.report.check_run import View
-from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.experiment import NodeGroup, NodeState, Role, Specification, Topology
 from launcher.state import Cause, Progress, State
 
 BEGAN_AT = 1_772_366_580.0  # 2026-03-01 12:03:00 UTC
@@ -179,6 +179,77 @@ def lost() -> View:
     return View(ended, walk(State.ERROR, attempt=3), log_tail=log[-200:], log_size=5_000_000, details_url=URL)
 
 
+def gang(count: int = 4, servers: int = 1, **first: Any) -> tuple[HeldNode, ...]:
+    """Workers and parameter servers that were stopped; `first` is what became of worker 2."""
+    nodes = []
+    for rank in range(count):
+        server = rank >= count - servers
+        node = HeldNode(
+            f"exp-42-a1-n{rank}",
+            f"{rank:056x}",
+            f"host-{'abcdefghijklmnopqrstuvwxyz'[rank % 26]}{rank // 26 or ''}",
+            f"10.0.0.{rank + 1}",
+            () if server else ("0", "1"),
+            "bubblewrap",
+            role=Role.PARAMETER_SERVER if server else Role.WORKER,
+            index=rank - (count - servers) if server else rank,
+            machine_type="C5" if server else "P4000",
+            state=NodeState.STOPPED,
+        )
+        nodes.append(replace(node, **first) if rank == 2 else node)
+    return tuple(nodes)
+
+
+def of_gang(state: State, cause: Cause | None, nodes: tuple[HeldNode, ...], **more: Any) -> Experiment:
+    """A multi-grpc experiment on these nodes."""
+    servers = sum(node.role == Role.PARAMETER_SERVER for node in nodes)
+    groups = (
+        NodeGroup(role=Role.WORKER, count=len(nodes) - servers, command="python train.py", machine_type="P4000"),
+        NodeGroup(role=Role.PARAMETER_SERVER, count=servers, command="python serve.py", machine_type="C5"),
+    )
+    specification = Specification(name="digits", topology=Topology.MULTI_GRPC, groups=groups)
+    held = Held("exp-42-a1", "c1", nodes)
+    return experiment(state, cause, specification=specification, held=held, **more)
+
+
+MACHINES = "worker: P4000 (8 CPU, 1 GPU); parameter-server: C5 (4 CPU)"
+
+
+def gang_running() -> View:
+    """Four nodes, of which one has ended well already."""
+    nodes = tuple(replace(node, state=NodeState.RUNNING) for node in gang())
+    nodes = (*nodes[:1], replace(nodes[1], state=NodeState.ENDED, exit_code=0), *nodes[2:])
+    return View(of_gang(State.RUNNING, None, nodes), walk(State.RUNNING), details_url=URL, machine=MACHINES)
+
+
+def gang_failed() -> View:
+    """Worker 2 of 64 nodes was the first to end."""
+    nodes = gang(64, 16, state=NodeState.ENDED, exit_code=137)
+    nodes = (*nodes[:40], replace(nodes[40], state=NodeState.ENDED, signal="SIGABRT"), *nodes[41:])
+    detail = {"exit_code": 137, "who": "worker 2 on host-c", "rank": 2, "at": BEGAN_AT + 4, "others": 62}
+    ended = of_gang(State.FAILED, Cause.COMMAND_EXITED, nodes, detail=detail, ended_at=BEGAN_AT + 729.9)
+    log = b"epoch 1\nKilled\n"
+    return View(
+        ended,
+        walk(State.FAILED),
+        log_tail=log,
+        log_size=len(log),
+        log_rank=2,
+        log_final=True,
+        artifacts=(("worker-0/model.pt", 1_048_576), ("worker-2/model.pt", 5)),
+        details_url=URL,
+        machine=MACHINES,
+    )
+
+
+def gang_lost() -> View:
+    """The host of worker 2 went away, and no attempt is left."""
+    nodes = gang(state=NodeState.LOST)
+    detail = {"node": "host-c", "why": "it left the cluster", "others": 3}
+    ended = of_gang(State.ERROR, Cause.NODE_LOST, nodes, detail=detail, ended_at=BEGAN_AT + 729.9)
+    return View(ended, walk(State.ERROR), log_tail=b"epoch 7\n", log_size=8, log_rank=2, details_url=URL)
+
+
 VIEWS = {
     "pending": pending,
     "pending-again": pending_again,
@@ -187,4 +258,7 @@ VIEWS = {
     "failed": failed,
     "cancelled": cancelled,
     "lost": lost,
+    "gang-running": gang_running,
+    "gang-failed": gang_failed,
+    "gang-lost": gang_lost,
 }

@@ -305,7 +305,7 @@ def test_what_is_held_on_a_ray_that_is_never_seen_is_ended_at_last(house: House,
             await house.wish(one)
         await asyncio.sleep(UNSEEN_S - 30)
         assert (await house.get(one)).state is State.RUNNING
-        await asyncio.sleep(60)
+        await asyncio.sleep(60 + (0 if wished else Rules().fence_s))
         assert (await house.get(one)).state is State.NETWORK_TEARDOWN
         stop.set()
         await running

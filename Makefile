@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup setup-dev demo test test-integration test-e2e test-survives check unit chaos lock clean
+.PHONY: setup setup-dev demo test test-integration test-e2e test-survives test-cluster chaos-cluster test-gpu check unit chaos lock clean
 
 setup: .venv/.run
 setup-dev: .venv/.dev
@@ -45,6 +45,18 @@ test-e2e:
 	$(BIN)/pytest tests/e2e --ignore tests/e2e/test_survives.py $(ARGS)
 test-survives:
 	$(BIN)/pytest tests/e2e/test_survives.py $(ARGS)
+
+# Three hosts as network namespaces, Ray on each, the real frameworks; needs root. CELLS=12 faults, drawn from SEED.
+test-cluster: setup-dev
+	$(BIN)/python -m tests.cluster.environments
+	$(BIN)/pytest tests/cluster $(ARGS)
+# Every fault on every topology in every state.
+chaos-cluster: setup-dev
+	$(BIN)/python -m tests.cluster.environments
+	CELLS=all SEED=$(SEED) $(BIN)/pytest tests/cluster/test_faults.py $(ARGS)
+# Where an NVIDIA GPU is at hand; skipped with the reason elsewhere.
+test-gpu: setup-dev
+	$(BIN)/pytest tests/gpu $(ARGS)
 
 # Kills at length, on SQLite and PostgreSQL, with GitHub's faults: make chaos N=20 SEED=7
 N ?= 10

@@ -85,7 +85,7 @@ VERDICTS: dict[Cause, Verdict] = {
     Cause.COMMAND_KILLED: Verdict(State.FAILED, Budget.USER, "The command was killed by {signal}{hint}."),
     Cause.OUT_OF_MEMORY: Verdict(State.FAILED, Budget.USER, "Out of memory: {used} of {limit}."),
     Cause.DISK_LIMIT: Verdict(State.FAILED, Budget.USER, "Out of disk: the experiment wrote {used} of {limit}."),
-    Cause.DAEMON_LOST: Verdict(State.FAILED, Budget.USER, "A daemon of mpirun was lost: on {who} it {why}."),
+    Cause.DAEMON_LOST: Verdict(State.FAILED, Budget.USER, "A daemon of mpirun was lost: {who}, it {why}."),
     Cause.TIME_LIMIT: Verdict(State.FAILED, Budget.NONE, "Stopped at its time limit of {limit}."),
     Cause.WISHED: Verdict(State.CANCELLED, Budget.NONE, "{why}."),
     Cause.SHUTDOWN: Verdict(State.PENDING, Budget.FREE, "Descent was shut down; the experiment is queued again."),

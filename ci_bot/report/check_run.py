@@ -6,8 +6,8 @@ The same view gives the same bytes, and nothing in it ticks: a difference is wha
 from dataclasses import dataclass
 from typing import assert_never
 
-from ci_bot.records import Button, CheckRun, Experiment, Transition
-from ci_bot.report import amounts, durations, sentence, timeline
+from ci_bot.records import Button, CheckRun, Experiment, HeldNode, Transition
+from ci_bot.report import amounts, durations, nodes, sentence, timeline
 from ci_bot.report.markdown import Ink, Tail, details, fence, is_url, join_blocks, link, tail_lines
 from launcher.state import TERMINAL, WAITING, Cause, State
 
@@ -43,6 +43,8 @@ class View:
     transitions: tuple[Transition, ...]
     log_tail: bytes = b""
     """The end of the log of the last attempt: 64 KiB and more than what is shown, or all of it."""
+    log_rank: int = 0
+    """Which node's log that is, where there are several."""
     log_size: int = 0
     """Bytes of the whole log."""
     log_final: bool = False
@@ -63,7 +65,14 @@ class View:
     @property
     def log_url(self) -> str:
         """The whole log."""
+        if self.log_node:
+            return nodes.log_url(self.details_url, self.log_rank)
         return f"{self.details_url}/log" if self.details_url else ""
+
+    @property
+    def log_node(self) -> HeldNode | None:
+        """The node of a gang whose log it is; None for a single node's."""
+        return nodes.node_of(self.experiment, self.log_rank)
 
     @property
     def ended(self) -> bool:
@@ -79,7 +88,7 @@ class View:
 def experiment_check_run(view: View) -> CheckRun:
     """The check run of an experiment in any state."""
     experiment, ink = view.experiment, view.ink
-    title = ink.plain(sentence.title(experiment, timeline.ran_s(view.transitions)), TITLE_CHARS)
+    title = ink.title(sentence.title(experiment, timeline.ran_s(view.transitions)), TITLE_CHARS)
     shortened = "*Shortened: GitHub takes no more. " + link("All of it", view.details_url) + ".*"
     return CheckRun(
         name=check_run_name(experiment.name),
@@ -147,6 +156,7 @@ def _summary(view: View) -> list[str]:
         "\\\n".join([_headline(view), *_notes(view)]),
         _links(view),
         _facts(view),
+        nodes.nodes_table(view.experiment, view.details_url, view.ink),
         f"### Timeline\n\n{history}" if history else "",
         _configuration(view),
     ]
@@ -217,21 +227,21 @@ def _notes(view: View) -> list[str]:
 def _links(view: View) -> str:
     if not is_url(view.details_url):
         return ""
-    links = [link("Dashboard", view.details_url), link("Whole log", view.log_url)]
+    node = view.log_node
+    log = f"Log of {view.ink.text(f'{node.role} {node.index}')}" if node else "Whole log"
+    links = [link("Dashboard", view.details_url), link(log, view.log_url)]
     links.append(link("Re-run" if view.ended else "Cancel", view.details_url))
     return " · ".join(links)
 
 
 def _facts(view: View) -> str:
     experiment, ink = view.experiment, view.ink
-    nodes = [
-        ink.code(node.host) + (f" (GPU {ink.text(', '.join(node.gpu_ids))})" if node.gpu_ids else "")
-        for node in experiment.held.nodes[:MOST_NOTES]
-    ]
+    alone = () if nodes.gang(experiment) else experiment.held.nodes  # a gang's are in a table of their own
+    hosts = [ink.code(n.host) + (f" (GPU {ink.text(', '.join(n.gpu_ids))})" if n.gpu_ids else "") for n in alone]
     isolation = sorted({node.isolation for node in experiment.held.nodes if node.isolation})
     facts = {
         "Machine": ink.text(view.machine),
-        "Node" if len(nodes) == 1 else "Nodes": ", ".join(nodes),
+        "Node": ", ".join(hosts),
         "Isolation": ink.text(", ".join(isolation)),
         "Commit": f"{ink.code(experiment.head_sha[:7])} {ink.text(experiment.title, 120)}".rstrip(),
         "Configuration": ink.code(experiment.configuration_path),
@@ -260,7 +270,8 @@ def _log(view: View) -> str:
     tail = tail_lines(view.log_tail, LOG_LINES, LOG_BYTES, secrets=view.secrets, begins_inside=not whole)
     attempt = view.experiment.progress.attempt
     of_attempt = f" of attempt {attempt}" if attempt > 1 or not view.ended else ""
-    lines = [f"### Last lines of the log{of_attempt}", _earlier(view, tail, whole=whole)]
+    whose = view.ink.text(view.log_node.words) if view.log_node else "the log"
+    lines = [f"### Last lines of {whose}{of_attempt}", _earlier(view, tail, whole=whole)]
     if tail.text:
         lines.append(fence(tail.text))
     if not view.log_final:

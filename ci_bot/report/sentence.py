@@ -11,6 +11,11 @@ from launcher.state import TERMINAL, VERDICTS, Budget, Cause, Progress, State
 
 _LONGEST_FIELD = 500
 _LARGEST_NUMBER = 1e15
+_LARGEST_TIME = 1e11
+"""Seconds since the epoch that a calendar of four-digit years can show."""
+_LARGEST_GANG = 100_000
+_OF_A_COMMAND = frozenset({Cause.COMMAND_EXITED, Cause.COMMAND_KILLED, Cause.OUT_OF_MEMORY, Cause.DISK_LIMIT})
+"""What one node's command came to; in a gang it must be said whose. All other sentences name the node, or need none."""
 
 _MISSING = {
     "exit_code": "other than 0",
@@ -20,6 +25,7 @@ _MISSING = {
     "waited": "too long",
     "node": "the node",
     "state": "A state",
+    "who": "one of its nodes",
     "why": "no reason was recorded",
     "hint": "",
 }
@@ -50,6 +56,7 @@ _SHORT = {
     Cause.COMMAND_KILLED: "killed by {signal}",
     Cause.OUT_OF_MEMORY: "out of memory",
     Cause.DISK_LIMIT: "out of disk",
+    Cause.DAEMON_LOST: "MPI daemon lost on {node}",
     Cause.TIME_LIMIT: "time limit of {limit}",
     Cause.WISHED: "{why}",
     Cause.SHUTDOWN: "Descent was shut down",
@@ -78,7 +85,8 @@ def sentence(cause: Cause, detail: Mapping[str, Any]) -> str:
     Args:
         cause: why the attempt ended.
         detail: exit_code, signal, hint, used, limit, waited, node, state, why. Amounts are words, or numbers under
-            their name with the unit: limit_s, waited_s, used_bytes, limit_bytes.
+            their name with the unit: limit_s, waited_s, used_bytes, limit_bytes. Of a gang also who ended first
+            (who: "worker 2 on host-c"), at which time (at) and how many others were stopped for it (others).
     """
     template = VERDICTS[cause].sentence
     fields = _fields(cause, detail)
@@ -86,12 +94,30 @@ def sentence(cause: Cause, detail: Mapping[str, Any]) -> str:
         fields["why"] = fields["why"].rstrip(".")
     if template.startswith("{why}"):
         fields["why"] = fields["why"][:1].upper() + fields["why"][1:]
-    return template.format_map(fields)
+    text, others = template.format_map(fields), _others(cause, detail)
+    if cause in _OF_A_COMMAND and detail.get("who"):
+        at = detail.get("at")
+        when = f" at {durations.clock(at)}" if isinstance(at, int | float) and 0 < at < _LARGEST_TIME else ""
+        who = fields["who"]
+        return f"{who[:1].upper()}{who[1:]}: {_lower_first(text.removesuffix('.'))}{when}{others}."
+    return f"{text.removesuffix('.')}{others}." if others else text
+
+
+def _others(cause: Cause, detail: Mapping[str, Any]) -> str:
+    """How many nodes of the gang were stopped for what one of them came to; a success stops none before its time."""
+    number = _integer(detail.get("others")) or 0
+    if cause is Cause.SUCCEEDED or not 0 < number < _LARGEST_GANG:
+        return ""
+    kind = "" if cause in _OF_A_COMMAND else " node"  # "others" needs a node that was spoken of
+    words = f"1 other{kind} was" if number == 1 else f"{number} other{kind}s were"
+    return f"; {words} stopped"
 
 
 def short_cause(cause: Cause, detail: Mapping[str, Any]) -> str:
-    """The cause in a few words, for a title: "exit code 1", "node host-c lost"."""
-    return _SHORT[cause].format_map(_fields(cause, detail)).removesuffix(".")
+    """The cause in a few words, for a title: "exit code 1", "exit code 1 (worker 2 on host-c)", "node host-c lost"."""
+    fields = _fields(cause, detail)
+    whose = f" ({fields['who']})" if cause in _OF_A_COMMAND and detail.get("who") else ""
+    return _SHORT[cause].format_map(fields).removesuffix(".") + whose
 
 
 def hint(exit_code: int | None = None, signal: str | int | None = None) -> str:

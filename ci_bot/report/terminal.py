@@ -3,6 +3,7 @@
 Everything from outside is cleaned, so that no log or commit title can steer the terminal.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ci_bot.config.problems import Problem
@@ -12,6 +13,7 @@ from ci_bot.report.markdown import Ink
 from ci_bot.report.plain import clean, collapse
 from ci_bot.report.redact import redact
 from ci_bot.report.sentence import sentence
+from launcher.experiment import HeldNode
 from launcher.state import State
 
 _STATE_WIDTH = max(len(state) for state in State)
@@ -35,6 +37,22 @@ def state_line(transition: Transition, began_at: float, secrets: tuple[str, ...]
     return f"{since:>10}  {transition.state.value:<{_STATE_WIDTH}}  {more}".rstrip()
 
 
+def node_lines(nodes: Sequence[HeldNode]) -> list[str]:
+    """The nodes of a gang, one a line: what it is, where, and how it stands; none for a single node."""
+    named = [(f"{node.role} {node.index}", node) for node in nodes if node.role]
+    width = max((len(name) for name, _ in named), default=0)
+    return [
+        f"{'':>10}  {name:<{width}}  rank {node.rank} on {Ink().plain(node.host)}, {_standing(node)}"
+        for name, node in named
+    ]
+
+
+def _standing(node: HeldNode) -> str:
+    if node.signal:
+        return f"{node.state.value} by {Ink().plain(node.signal)}"
+    return node.state.value if node.exit_code is None else f"{node.state.value} with exit code {node.exit_code}"
+
+
 def ending(experiment: Experiment, ran_s: float | None, secrets: tuple[str, ...] = ()) -> str:
     """How it ended: "STOPPED after 3.2 s. The command ended with exit code 0."."""
     cause = experiment.progress.cause
@@ -43,10 +61,10 @@ def ending(experiment: Experiment, ran_s: float | None, secrets: tuple[str, ...]
     return f"{experiment.state.value}{after}. {because}".rstrip()
 
 
-def log_lines(text: str, secrets: tuple[str, ...] = ()) -> list[str]:
-    """Whole lines of a log, as a terminal would have left them, each marked as the experiment's own."""
+def log_lines(text: str, secrets: tuple[str, ...] = (), whose: str = "") -> list[str]:
+    """Whole lines of a log, as a terminal would have left them, each marked as the experiment's own, or as a node's."""
     cleaned = collapse(redact(clean(text), secrets)).rstrip("\n")
-    return [f"  │ {line}".rstrip() for line in cleaned.split("\n")] if cleaned else []
+    return [f"  {whose}│ {line}".rstrip() for line in cleaned.split("\n")] if cleaned else []
 
 
 def problem_line(problem: Problem) -> str:

@@ -83,7 +83,7 @@ def run(options: Options, environ: Mapping[str, str]) -> int:
         return _plan(options, settings, commit, drafts)
     if options.ref is None and commit.has_uncommitted_changes():
         _remark(f"What is not committed is left out: this runs {commit.sha[:7]}.")
-    return asyncio.run(_run(_with_isolation(settings), environ, commit, Work(drafts, options.as_json)))
+    return asyncio.run(_run(_on_this_host(settings), environ, commit, Work(drafts, options.as_json)))
 
 
 @dataclass(frozen=True)
@@ -224,9 +224,15 @@ def _experiment(draft: Draft) -> Experiment:
     return Experiment(id=0, detail={}, created_at=0.0, state_at=0.0, **said)
 
 
-def _with_isolation(settings: Settings) -> Settings:
-    """`auto` on this host: bubblewrap where it works, else none. The code is the user's own, so that is no danger."""
-    if settings.isolation != "auto" or settings.ray_address:
+def _on_this_host(settings: Settings) -> Settings:
+    """Settings for a Ray head of our own: all nodes of a gang are here, where else; and `auto` takes what works.
+
+    That is bubblewrap, else no isolation: the code is the user's own, so that is no danger.
+    """
+    if settings.ray_address:
+        return settings
+    settings = replace(settings, allow_shared_hosts=True)
+    if settings.isolation != "auto":
         return settings
     capable = probe()
     if not capable.ok:

@@ -12,8 +12,17 @@ from ci_bot.report.timeline import ran_s
 from launcher.guardian.segments import cut_mark
 from launcher.keep import Keep
 from launcher.state import TERMINAL, State
+from launcher.topology import members_of
 
 PIECE_BYTES = 1 << 20
+
+
+@dataclass
+class Reading:
+    """How far the log of one node of an attempt was shown."""
+
+    stream: Stream
+    offset: int = 0
 
 
 @dataclass
@@ -21,7 +30,7 @@ class Follower:
     """One experiment, shown from its beginning to its end.
 
     Transitions and everything else go to standard output. With `as_json` only transitions do, one object a line, and
-    the log goes to standard error.
+    the log goes to standard error. Of several nodes each line says whose it is.
     """
 
     keep: Keep
@@ -32,8 +41,8 @@ class Follower:
     _shown: int = 0
     _reason: str = ""
     _attempt: int = 0
-    _offset: int = 0
-    _stream: Stream = field(default_factory=Stream)
+    _logs: list[Reading] = field(default_factory=list)
+    """By rank."""
     _over: bool = False
 
     def show(self, experiment: Experiment, history: list[Transition]) -> None:
@@ -75,29 +84,41 @@ class Follower:
 
     def _follow_attempt(self, experiment: Experiment, attempt: int) -> None:
         if attempt != self._attempt:
-            self._attempt, self._offset, self._stream = attempt, 0, Stream(_secrets(experiment))
+            self._attempt = attempt
+            self._logs = [Reading(Stream(_secrets(experiment))) for _ in members_of(experiment.specification)]
 
     def _show_log(self, experiment: Experiment, *, final: bool = False) -> None:
-        """The log as far as it is here."""
+        """The logs as far as they are here; each in its own order."""
         if not self._attempt:
             return
-        log = self.keep.log(experiment.id, self._attempt, self.max_bytes)
-        while True:
-            chunk = log.read(self._offset, PIECE_BYTES)
-            piece = cut_mark(self._offset, chunk) + chunk.data
-            self._offset = chunk.next_offset
-            last = final and not chunk.data
-            text, self._stream = self._stream.feed(piece, final=last)
-            for line in log_lines(text, _secrets(experiment)):
-                self._remark(line)
-            if not chunk.data:
-                return
+        for (rank, reading), whose in zip(enumerate(self._logs), _marks(experiment), strict=True):
+            log = self.keep.log(experiment.id, self._attempt, rank, self.max_bytes)
+            while True:
+                chunk = log.read(reading.offset, PIECE_BYTES)
+                piece = cut_mark(reading.offset, chunk) + chunk.data
+                reading.offset = chunk.next_offset
+                last = final and not chunk.data
+                text, reading.stream = reading.stream.feed(piece, final=last)
+                for line in log_lines(text, _secrets(experiment), whose):
+                    self._remark(line)
+                if not chunk.data:
+                    break
 
     def _say(self, line: str) -> None:
         print(f"{self.label}{line}", flush=True)
 
     def _remark(self, line: str) -> None:
         print(f"{self.label}{line}", file=sys.stderr if self.as_json else sys.stdout, flush=True)
+
+
+def _marks(experiment: Experiment) -> list[str]:
+    """Whose a line is, by rank, all of one width; nothing where there is but one node."""
+    members = members_of(experiment.specification)
+    if len(members) == 1:
+        return [""]
+    names = [f"{member.role} {member.index}" for member in members]
+    width = max(map(len, names))
+    return [f"{name:<{width}} " for name in names]
 
 
 def _secrets(experiment: Experiment) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ci_bot.records import Experiment, Transition
+from ci_bot.report.markdown import Ink
 from ci_bot.report.plain import clean
 from ci_bot.store import check_runs, experiments
-from ci_bot.web import view
+from ci_bot.web import nodes, view
 from ci_bot.web.logs import TAIL_BYTES, Place, line_start, read_piece
-from ci_bot.web.lookup import Wanted, readable_experiment, readable_page, readable_repositories
+from ci_bot.web.lookup import Wanted, chosen_rank, readable_experiment, readable_page, readable_repositories
 from ci_bot.web.room import Room, page, room_of, secrets_of
 from launcher.keep import StoredFile
 from launcher.state import TERMINAL, State
@@ -24,9 +25,11 @@ async def listing(request: Request) -> Response:
     """`/`: the newest experiments, by repository and state."""
     wanted, query = _wanted(request), request.query_params
     found, more = await readable_page(request, wanted)
-    now = room_of(request).clock()
+    room = room_of(request)
+    timelines = await room.read(lambda connection: _timelines(connection, found))
+    now = room.clock()
     values: dict[str, Any] = {
-        "rows": [view.row(each, now) for each in found],
+        "rows": [view.row(each, timelines[each.id], now) for each in found],
         "older": found[-1].id if more and found else None,
         "before": wanted.before,
         "filters": {name: query[name] for name in ("repository", "state") if query.get(name)},
@@ -38,6 +41,12 @@ async def listing(request: Request) -> Response:
     repositories = sorted(known.items(), key=lambda item: item[1])
     states = [(state.value, state.words) for state in State]
     return page(request, "list.html", **values, repositories=repositories, states=states, unfinished=UNFINISHED)
+
+
+def _timelines(connection: Connection, found: list[Experiment]) -> dict[int, list[Transition]]:
+    """Those of experiments whose command was started; of others nothing is to be told."""
+    started = {each.id for each in found if each.running_at is not None}
+    return {each.id: experiments.transitions(connection, each.id) if each.id in started else [] for each in found}
 
 
 async def listing_json(request: Request) -> Response:
@@ -79,9 +88,11 @@ async def experiment_page(request: Request) -> Response:
     values = view.details(experiment, transitions, room.clock())
     values["artifacts"] = await _files(room, experiment)
     values["links"] = _links(room, experiment, check_run_id)
+    default = await room.in_thread(lambda: room.telling_rank(experiment))
+    values["rank"] = chosen_rank(request, experiment, unless_chosen=default)
     if request.query_params.get("part") == "state":
         return page(request, "state.html", **values)
-    values |= {"parameters": view.parameters(experiment), "log": await _log(room, experiment)}
+    values |= {"parameters": view.parameters(experiment), "log": await _log(room, experiment, values["rank"])}
     return page(request, "experiment.html", **values)
 
 
@@ -91,7 +102,11 @@ async def experiment_json(request: Request) -> Response:
     transitions = await room.read(lambda connection: experiments.transitions(connection, experiment.id))
     files = await room.files(experiment)
     return JSONResponse(
-        view.record(experiment, transitions) | {"artifacts": [{"path": f.path, "size": f.size} for f in files]}
+        view.record(experiment, transitions)
+        | {
+            "nodes": nodes.records(experiment, Ink(secrets_of(experiment))),
+            "artifacts": [{"path": f.path, "size": f.size} for f in files],
+        }
     )
 
 
@@ -108,10 +123,11 @@ def _links(room: Room, experiment: Experiment, check_run_id: int | None) -> dict
     return links | ({"check": f"{base}/runs/{check_run_id}"} if check_run_id else {})
 
 
-async def _log(room: Room, experiment: Experiment) -> dict[str, Any]:
-    """The end of the log as it is now, and the place at which the stream goes on."""
+async def _log(room: Room, experiment: Experiment, rank: int) -> dict[str, Any]:
+    """The end of a node's log as it is now, the place at which the stream goes on, and the nodes to choose from."""
     attempt, ended = experiment.progress.attempt, experiment.ended_at is not None
-    segments = room.log_of(experiment.id, attempt)
+    segments = room.log_of(experiment.id, attempt, rank)
+    names = nodes.names(experiment.specification)
 
     def look() -> dict[str, Any]:
         start = line_start(segments, segments.size - TAIL_BYTES)
@@ -124,6 +140,9 @@ async def _log(room: Room, experiment: Experiment) -> dict[str, Any]:
             "size": view.file_size(piece.size) if piece.size else "",
             "attempt": attempt,
             "attempts": list(range(1, attempt)),
+            "names": names,
+            "whose": names[rank] if names else "",
+            "choice": f"node={rank}" if names else "",
         }
 
     return await room.in_thread(look)

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse
 
 from ci_bot.github.client import GitHub
 from ci_bot.records import Experiment, Repository
+from ci_bot.report.nodes import told_by
 from ci_bot.settings import AppCredentials, Settings
 from ci_bot.store import begin, reading, repositories
 from ci_bot.web.live import Live
@@ -47,7 +48,7 @@ class Room:
     @property
     def base_url(self) -> str:
         """Where people find the dashboard."""
-        return self.settings.public_url or f"http://{self.settings.host}:{self.settings.port}"
+        return self.settings.dashboard_url
 
     @property
     def by_login(self) -> bool:
@@ -92,9 +93,14 @@ class Room:
         """The outcome of something that reads the disk."""
         return await asyncio.to_thread(work)
 
-    def log_of(self, experiment_id: int, attempt: int) -> Segments:
-        """The log of one attempt."""
-        return self.keep.log(experiment_id, attempt, self.settings.log_max_bytes)
+    def log_of(self, experiment_id: int, attempt: int, rank: int) -> Segments:
+        """The log of one node of an attempt."""
+        return self.keep.log(experiment_id, attempt, rank, self.settings.log_max_bytes)
+
+    def telling_rank(self, experiment: Experiment) -> int:
+        """The node whose log is shown unless another is chosen; one that printed nothing tells nothing; blocks."""
+        rank = told_by(experiment)
+        return rank if rank and self.log_of(experiment.id, experiment.progress.attempt, rank).size else 0
 
     async def files(self, experiment: Experiment) -> list[StoredFile]:
         """What its newest attempt has left, as far as it has arrived."""

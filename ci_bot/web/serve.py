@@ -55,8 +55,8 @@ def create_app(settings: Settings, engine: Engine | None = None, clock: Callable
         with reading(engine) as connection:
             return experiments.get(connection, experiment_id)
 
-    def log_of(experiment_id: int, attempt: int) -> Segments:
-        return keep.log(experiment_id, attempt, settings.log_max_bytes)
+    def log_of(experiment_id: int, attempt: int, rank: int) -> Segments:
+        return keep.log(experiment_id, attempt, rank, settings.log_max_bytes)
 
     def secrets() -> tuple[bytes, ...]:
         credentials = settings.credentials()
@@ -137,7 +137,7 @@ def configured(settings: Settings, app: Starlette) -> uvicorn.Config:
     """How an app is served."""
     return uvicorn.Config(
         app,
-        host=settings.host.strip("[]"),
+        host=settings.host,
         port=settings.port,
         loop="uvloop",
         http="httptools",

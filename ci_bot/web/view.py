@@ -11,6 +11,7 @@ from ci_bot.report import amounts, durations, sentence, timeline
 from ci_bot.report.markdown import Ink
 from ci_bot.report.plain import clean
 from ci_bot.report.redact import redact
+from ci_bot.web import nodes
 from launcher.state import TERMINAL, WAITING, State
 
 _LONG = 2000
@@ -70,11 +71,10 @@ def tone(state: State) -> str:
     return _TONES.get(state, "busy")
 
 
-def row(experiment: Experiment, now: float) -> Row:
+def row(experiment: Experiment, transitions: Sequence[Transition], now: float) -> Row:
     """An experiment in the list."""
     ink = Ink(secrets_of(experiment))
-    ended, since = experiment.ended_at, experiment.running_at
-    ran_s = None if since is None else max((ended or now) - since, 0.0)
+    ran_s = timeline.ran_s(transitions, now)
     return Row(
         id=experiment.id,
         repository=ink.plain(experiment.full_name),
@@ -85,12 +85,12 @@ def row(experiment: Experiment, now: float) -> Row:
         state=experiment.state.words,
         tone=tone(experiment.state),
         live=experiment.state not in TERMINAL,
-        hint=ink.plain(sentence.title(experiment, None), 300),
+        hint=ink.title(sentence.title(experiment, timeline.ran_s(transitions)), 300),
         created_at=experiment.created_at,
         created=ago(now - experiment.created_at),
         ran_s=ran_s,
         ran="" if ran_s is None else durations.duration(ran_s),
-        running_since=since if ended is None else None,
+        running_since=experiment.running_at if experiment.state is State.RUNNING else None,
     )
 
 
@@ -122,17 +122,19 @@ def details(experiment: Experiment, transitions: Sequence[Transition], now: floa
     cause = sentence.sentence(progress.cause, experiment.detail) if progress.cause else ""
     waits = experiment.state in WAITING
     return {
-        "row": row(experiment, now),
+        "row": row(experiment, transitions, now),
         "head_sha": experiment.head_sha,
         "rerun": experiment.rerun,
         "attempt": progress.attempt,
         "tries": tries(experiment),
-        "headline": headline(ink.plain(sentence.title(experiment, timeline.ran_s(transitions)), 300), experiment.state),
+        "headline": headline(ink.title(sentence.title(experiment, timeline.ran_s(transitions)), 300), experiment.state),
         "cause": ink.plain(cause, _LONG),
         "pending": ink.plain(experiment.pending_reason, _LONG) if waits else "",
         "wish": ink.plain(experiment.wish.why, 300) if experiment.wish else "",
         "notes": [ink.plain(note, 500) for note in notes(experiment)],
         "steps": steps(transitions, now, ink),
+        "gang": nodes.lines(experiment, ink),
+        "gang_summary": nodes.summary(experiment, ink),
         "nodes": [
             {"host": ink.plain(node.host), "gpus": ", ".join(node.gpu_ids), "isolation": ink.plain(node.isolation)}
             for node in experiment.held.nodes

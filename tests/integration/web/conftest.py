@@ -18,8 +18,9 @@ from ci_bot.records import Claim, ClaimKind, Experiment, Held, HeldNode, Reposit
 from ci_bot.settings import AppCredentials, Settings
 from ci_bot.store import begin, experiments, migrate, open_engine, reading, repositories
 from ci_bot.store.experiments import Draft
+from ci_bot.web.room import Room
 from ci_bot.web.serve import Server, configured, create_app
-from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.experiment import NodeGroup, NodeState, Role, Specification, Topology
 from launcher.keep import Keep
 from launcher.state import Cause, Signal, advance
 
@@ -60,6 +61,7 @@ class Site:
     engine: Engine
     keep: Keep
     stop: Callable[[], None]
+    room: Room
 
     @property
     def url(self) -> str:
@@ -120,8 +122,25 @@ class Site:
             held = Held(group="g", nodes=nodes)
             assert experiments.record(connection, number, progress, progress, at=BORN, held=held)
 
-    def write_log(self, number: int, data: bytes, attempt: int = 1) -> None:
-        log = self.keep.log(number, attempt, self.settings.log_max_bytes)
+    def gang(self, *signals: Signal, **first: Any) -> int:
+        """An experiment of three workers; `first` is what became of worker 1."""
+        worker = NodeGroup(role=Role.WORKER, count=3, command="python train.py", machine_type="P4000")
+        number = self.experiment(*signals, specification=specification(topology=Topology.MULTI_TORCH, groups=(worker,)))
+        self.hold_gang(number, **first)
+        return number
+
+    def hold_gang(self, number: int, **first: Any) -> None:
+        nodes = [
+            HeldNode(
+                f"g-n{rank}", f"id{rank}", f"host-{rank}", f"10.0.0.{rank}", ("0",), "bubblewrap", role="worker",
+                index=rank, machine_type="P4000", state=NodeState.RUNNING,
+            )
+            for rank in range(3)
+        ]  # fmt: skip
+        self.hold(number, nodes[0], replace(nodes[1], **first), nodes[2])
+
+    def write_log(self, number: int, data: bytes, attempt: int = 1, rank: int = 0) -> None:
+        log = self.keep.log(number, attempt, rank, self.settings.log_max_bytes)
         log.append(data)
         log.close()
 
@@ -149,7 +168,8 @@ def serving(settings: Settings) -> Iterator[Site]:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     engine = open_engine(settings.store_url)
     migrate(engine)
-    server = Server(configured(settings, create_app(settings)))
+    app = create_app(settings)
+    server = Server(configured(settings, app))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
 
@@ -158,7 +178,7 @@ def serving(settings: Settings) -> Iterator[Site]:
         thread.join()
 
     try:
-        yield Site(settings, engine, Keep(settings.data_dir), stop)
+        yield Site(settings, engine, Keep(settings.data_dir), stop, app.state.room)
     finally:
         stop()
         listening.close()

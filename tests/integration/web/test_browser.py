@@ -16,7 +16,7 @@ from ci_bot.local_github.control import Control
 from ci_bot.records import Repository
 from ci_bot.settings import AppCredentials
 from ci_bot.store import begin, repositories
-from launcher.experiment import HeldNode
+from launcher.experiment import HeldNode, NodeState
 from launcher.state import Signal
 from tests.integration.web.conftest import RUNNING, Site
 
@@ -153,6 +153,39 @@ def test_cancel_and_rerun_ask_first_and_then_do_it(site: Site, page: Any, expect
     assert site.get(number + 1).rerun == 1
 
 
+def test_the_nodes_of_a_gang_live_and_their_logs_can_be_chosen(site: Site, page: Any, expect: Any) -> None:
+    number = site.gang(*RUNNING)
+    for rank in range(3):
+        site.write_log(number, b"said by rank %d\n" % rank, rank=rank)
+    page.goto(f"{site.url}/experiments/{number}?key={site.key}")
+    expect(page.locator("#lines")).to_have_text("said by rank 0\n")
+    mark(page)
+    ended = page.locator("#node-1 .badge")
+    expect(ended).to_have_text("Running")
+    site.hold_gang(number, state=NodeState.ENDED, exit_code=3)
+    expect(ended).to_have_text("Ended")
+    expect(page.locator("#node-1")).to_contain_text("3")
+    assert is_marked(page)
+    page.get_by_label("Node whose log is shown").select_option("worker 2")
+    expect(page.locator("#lines")).to_have_text("said by rank 2\n")
+    site.write_log(number, b"and more\n", rank=2)
+    expect(page.locator("#lines")).to_have_text("said by rank 2\nand more\n")
+    page.locator("#node-1").get_by_role("link").click()
+    expect(page.locator("#lines")).to_have_text("said by rank 1\n")
+
+
+def test_the_node_of_a_log_is_chosen_without_javascript_too(site: Site, chromium: Any, expect: Any) -> None:
+    number = site.gang(*RUNNING)
+    site.write_log(number, b"said by rank 2\n", rank=2)
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site.url}/experiments/{number}?key={site.key}")
+    page.get_by_label("Node whose log is shown").select_option("worker 2")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_text("said by rank 2")).to_be_visible()
+    context.close()
+
+
 def test_the_pages_can_be_read_without_javascript(site: Site, chromium: Any, expect: Any) -> None:
     number = site.experiment(*RUNNING)
     site.write_log(number, b"what it said\n")
@@ -166,13 +199,31 @@ def test_the_pages_can_be_read_without_javascript(site: Site, chromium: Any, exp
     context.close()
 
 
+def test_pages_say_when_the_server_is_gone_and_when_the_session_is(site: Site, chromium: Any, expect: Any) -> None:
+    number = site.experiment(*RUNNING)
+    context = chromium.new_context()  # its console complains of what can't be reached, as it must
+    listing, watching = context.new_page(), context.new_page()
+    listing.goto(f"{site.url}/?key={site.key}")
+    watching.goto(f"{site.url}/experiments/{number}")
+    for page in (listing, watching):
+        expect(page.locator("#away")).to_be_hidden()
+    context.clear_cookies()
+    expect(listing.locator("#away")).to_contain_text("You are logged out here.")
+    expect(listing.locator(f"#experiment-{number} .badge")).to_have_text("Running")
+    site.stop()
+    for page in (listing, watching):
+        expect(page.locator("#away")).to_contain_text("Descent does not answer.")
+    expect(watching.locator(".verdict .badge")).to_have_text("Running")
+    context.close()
+
+
 def test_set_up_makes_the_app_once_and_closes(
     serve: Callable[..., Site], github: Control, page: Any, expect: Any
 ) -> None:
     site = serve(github_url=github.url, github_api_url=github.api_url)
     page.goto(f"{site.url}/setup?key={site.key}")
     page.get_by_label("Name").fill("Descent of a test")
-    page.get_by_role("button", name="Update").click()
+    page.get_by_role("button", name="Continue").click()
     page.get_by_role("button", name="Create the App on GitHub").click()
     page.get_by_role("button", name="octo", exact=True).click()
     page.get_by_role("button", name="Create GitHub App for octo").click()

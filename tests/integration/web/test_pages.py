@@ -180,3 +180,14 @@ def test_metrics_count_for_a_session_or_the_token(serve: Callable[..., Site]) ->
         assert f"\ndescent_{name} " in text
     with site.opened() as client:
         assert client.get("/metrics").status_code == 200
+
+
+def test_the_list_and_the_page_tell_the_same_time_that_it_ran(site: Site) -> None:
+    number = site.experiment(*RUNNING)  # RUNNING from second 5 on
+    site.advance(number, Signal.ENDED, Cause.SUCCEEDED, BORN + 65, detail={})
+    site.advance(number, Signal.RELEASED, None, BORN + 95)  # half a minute of teardown
+    with site.opened() as client:
+        listing, page = client.get("/").text, client.get(f"/experiments/{number}").text
+    assert "1 min 00 s" in listing
+    assert "1 min 30 s" not in listing
+    assert "1 min 00 s" in page

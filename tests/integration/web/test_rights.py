@@ -8,7 +8,7 @@ import httpx2 as httpx
 import pytest
 
 from ci_bot.records import ClaimKind
-from ci_bot.store import approvals, begin, claims, reading
+from ci_bot.store import approvals, begin, claims, experiments, reading, repositories
 from tests.integration.web.conftest import APP, BORN, RUNNING, Site
 
 
@@ -59,6 +59,14 @@ def test_a_wrong_key_opens_nothing(site: Site) -> None:
         answer = client.get("/", params={"key": "wrong"}, headers={"Accept": "text/html"})
         assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
         assert "This is not the key" in answer.text
+
+
+def test_a_stranger_hears_where_the_key_is_and_not_where_files_lie(site: Site) -> None:
+    with site.client(headers={"Accept": "text/html"}) as client:
+        text = client.get("/").text
+    assert "<code>descent up</code> printed" in text
+    assert "<code>key</code> in DATA_DIR" in text
+    assert str(site.settings.data_dir) not in text
 
 
 def test_the_key_leads_to_a_path_of_ours_and_nowhere_else(site: Site) -> None:
@@ -163,6 +171,20 @@ def test_a_rerun_is_the_same_experiment_once_more(site: Site) -> None:
         # The old page's button means the newest run, which has not ended.
         again = client.post(f"/experiments/{number}/rerun", data={"csrf": token})
         assert (again.status_code, "has not ended yet" in again.text) == (409, True)
+
+
+def test_a_repository_from_which_the_app_was_removed_runs_nothing_again_and_stays_removed(site: Site) -> None:
+    number = site.experiment(*RUNNING)
+    site.end(number)
+    with site.opened() as client:
+        token = csrf(client, f"/experiments/{number}")
+        with begin(site.engine) as connection:
+            repositories.removed(connection, 7, BORN)
+        answer = client.post(f"/experiments/{number}/rerun", data={"csrf": token})
+        assert (answer.status_code, "the App was removed from octo/digits" in answer.text) == (409, True)
+    with reading(site.engine) as connection:
+        assert repositories.get(connection, 7) is None
+        assert [each.id for each in experiments.listed(connection)] == [number]
 
 
 def test_a_forks_commit_runs_again_only_while_it_is_approved_and_stays_untrusted(site: Site) -> None:

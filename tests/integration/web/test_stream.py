@@ -5,15 +5,16 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
+from ci_bot.github.answers import User, UserToken
 from ci_bot.web import live, stream
 from launcher.state import Cause, Signal
-from tests.integration.web.conftest import BORN, RUNNING, Site
+from tests.integration.web.conftest import APP, BORN, RUNNING, Site
 
 Event = tuple[str, str, Any]
 
@@ -34,12 +35,14 @@ def text_of(content: Any) -> str:
     return html.unescape(re.sub("<[^>]*>", "", content.get("html", "")))
 
 
-def follow(site: Site, number: int, until: Any, **headers: str) -> list[Event]:
+def follow(site: Site, number: int, until: Any, query: str = "", **headers: str) -> list[Event]:
     """Events until one that is as wanted, or the end of the stream."""
     found: list[Event] = []
     with (
         site.opened() as client,
-        client.stream("GET", f"/experiments/{number}/events", headers={"Accept": "text/event-stream", **headers}) as a,
+        client.stream(
+            "GET", f"/experiments/{number}/events{query}", headers={"Accept": "text/event-stream", **headers}
+        ) as a,
     ):
         assert a.headers["content-type"].startswith("text/event-stream")
         for event in events(a):
@@ -172,7 +175,32 @@ def test_a_stream_ends_when_the_right_to_read_does(site: Site, monkeypatch: pyte
     answers = [True]
     monkeypatch.setattr("ci_bot.web.rights.KeyHolder.may_read", no)
     number = site.experiment(*RUNNING)
-    assert [name for name, _, _ in follow(site, number, to_the_end)] == ["state"]
+    assert "end" not in [name for name, _, _ in follow(site, number, to_the_end)]
+
+
+def test_a_stream_ends_when_its_person_logs_out(serve: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "SESSION_S", 0.0)
+
+    async def yes(*_: Any) -> bool:
+        return True
+
+    monkeypatch.setattr("ci_bot.web.rights.Person.may_read", yes)
+    site = serve(environment_credentials=APP, public_url="http://127.0.0.1:PORT")
+    site.repository()
+    number = site.experiment(*RUNNING)
+    sessions = site.room.sessions
+    cookie = sessions.log_in(User(1, "mona"), UserToken("token"), site.room.github())
+    with site.client(headers={"Origin": site.url}, cookies={sessions.cookie: cookie}) as client:
+        csrf = re.search(r'name="csrf" value="([0-9a-f]+)"', client.get(f"/experiments/{number}").text)
+        assert csrf
+        with client.stream("GET", f"/experiments/{number}/events") as answer:
+            following = events(answer)
+            assert next(following)[0] == "state"
+            began = time.monotonic()
+            assert client.post("/logout", data={"csrf": csrf[1]}).status_code == 200
+            site.write_log(number, b"not for you\n")
+            assert list(following) == []
+            assert time.monotonic() - began < 5  # it did not wait for a heartbeat
 
 
 def test_the_server_ends_though_somebody_watches(site: Site) -> None:

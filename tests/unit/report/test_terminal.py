@@ -3,6 +3,7 @@
 from ci_bot.config.problems import Kind, Problem, Severity
 from ci_bot.records import Transition
 from ci_bot.report import terminal
+from launcher.experiment import HeldNode, NodeState
 from launcher.state import Cause, State
 from tests.unit.report.views import BEGAN_AT, experiment, walk
 
@@ -56,3 +57,26 @@ def test_a_transition_as_a_record_has_the_contract_s_keys() -> None:
         "at": "2026-03-01T12:03:00.123Z",
         "reason": "x",
     }
+
+
+def test_the_nodes_of_a_gang_are_shown_with_how_they_stand_and_a_single_one_is_not() -> None:
+    gang = [
+        HeldNode("exp-1-a1-n0", "id", "host-a", "10.0.0.1", role="worker", state=NodeState.ENDED, exit_code=0),
+        HeldNode(
+            "exp-1-a1-n1",
+            "id",
+            "host\x1b[2J",
+            "10.0.0.2",
+            role="worker",
+            index=1,
+            signal="SIGKILL",
+            state=NodeState.ENDED,
+        ),
+        HeldNode("exp-1-a1-n2", "id", "host-c", "10.0.0.3", role="parameter-server", state=NodeState.RUNNING),
+    ]
+    assert [line.strip() for line in terminal.node_lines(gang)] == [
+        "worker 0            rank 0 on host-a, ended with exit code 0",
+        "worker 1            rank 1 on host, ended by SIGKILL",
+        "parameter-server 0  rank 2 on host-c, running",
+    ]
+    assert terminal.node_lines([HeldNode("exp-1-a1-n0", "id", "host-a", "10.0.0.1")]) == []

@@ -6,7 +6,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,6 +14,8 @@ from ci_bot.settings import Settings, SettingsError
 
 FAILED = 1
 WRONG_USAGE = 2
+MOST_DIGITS = 18
+"""Of an experiment's number: the database takes no more."""
 
 app = typer.Typer(
     add_completion=False,
@@ -64,12 +66,17 @@ def options(
 
 @app.command()
 def demo(
+    topology: Annotated[
+        Literal["single", "multi-grpc", "multi-mpi", "multi-torch"],
+        typer.Option("--type", help="What the sample repository's experiment is."),
+    ] = "single",
     stay: Annotated[bool, typer.Option("--stay", help="Leave everything up, for pushes of your own.")] = False,
 ) -> None:
     """Run everything once without any account: a local GitHub, the App, a local Ray head, a real push."""
     from ci_bot.demo import Demo
+    from launcher.experiment import Topology
 
-    raise typer.Exit(Demo(stay=stay, environ=os.environ).run())
+    raise typer.Exit(Demo(Topology(topology), stay=stay, environ=os.environ).run())
 
 
 @app.command()
@@ -84,8 +91,11 @@ def up() -> None:
     def announce(url: str) -> None:
         print(f"\nDescent is up.\n{invitation(read, url)}\n", flush=True)
 
+    def tell(text: str) -> None:
+        os.write(sys.stdout.fileno(), f"{text}\n".encode())  # it may interrupt a print
+
     try:
-        code = Up(read, os.environ, announce).run()
+        code = Up(read, os.environ, announce, tell).run()
     except (AlreadyUp, NotIsolated, PortTaken, HeadError, TimeoutError) as error:
         code = refuse(str(error))
     raise typer.Exit(code)
@@ -147,14 +157,20 @@ def check(
 
 
 @app.command()
-def cancel(experiment: Annotated[int, typer.Argument(help="The experiment's number.")]) -> None:
+def cancel(number: Annotated[str, typer.Argument(metavar="NUMBER", help="The experiment's number.")]) -> None:
     """Cancel an experiment."""
     from ci_bot.nudge import Nudge
     from ci_bot.records import Wish
     from ci_bot.store import experiments
     from ci_bot.store.engine import begin, is_there, open_engine
 
-    read = settings()
+    if not (number.isascii() and number.isdigit()):
+        raise typer.Exit(
+            refuse(f"An experiment's number is expected, as the dashboard shows it after #; got {number!r}.")
+        )
+    if len(number) > MOST_DIGITS:
+        raise typer.Exit(refuse(f"There is no experiment {number}."))
+    experiment, read = int(number), settings()
     if not is_there(read.store_url):
         raise typer.Exit(refuse(f"There is no experiment {experiment}."))
     with begin(open_engine(read.store_url)) as connection:

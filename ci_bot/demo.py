@@ -17,17 +17,21 @@ from types import FrameType
 
 from ci_bot.local_github.control import Control
 from ci_bot.logs import configure_logging
-from ci_bot.report.terminal import state_line
+from ci_bot.report.terminal import node_lines, state_line
 from ci_bot.settings import Settings
 from ci_bot.store import experiments
 from ci_bot.store.engine import open_engine, reading
 from ci_bot.up import Up, free_port
 from ci_bot.web.key import invitation
+from launcher.experiment import Topology
+from launcher.ray_head import HeadOptions
 from launcher.sandbox import probe
-from launcher.state import State
+from launcher.state import TERMINAL, State
 
 REPOSITORY = "demo/digits"
 LIMIT_S = 900.0
+MOST_NODES = 3
+"""Of a sample."""
 
 
 class Interrupted(Exception):
@@ -38,6 +42,7 @@ class Interrupted(Exception):
 class Demo:
     """One demonstration, in a directory that goes away with it."""
 
+    topology: Topology
     stay: bool
     environ: Mapping[str, str]
 
@@ -47,7 +52,11 @@ class Demo:
             signal.signal(number, _interrupt)
         try:
             with ExitStack() as stack:
-                return self._run(stack)
+                try:
+                    return self._run(stack)
+                except Interrupted:
+                    say("\nStopping …")  # before it is done: that takes a while
+                    raise
         except Interrupted:
             say("Stopped; nothing was left behind.")
             return 0 if self.stay else 1
@@ -65,12 +74,12 @@ class Demo:
         if settings.isolation == "none":
             say(f"  commands run without isolation here: {probe().why}")
         say("Starting Descent and a local Ray head …")
-        up = Up(settings, environment, announce=lambda url: None)
+        up = Up(settings, environment, announce=lambda url: None, options=head_options(self.topology))
         stack.callback(up.stop)
         up.start()
         say(f"  dashboard   {invitation(settings, up.url)}")
         clone = root / "digits"
-        sha = push_sample(clone_url, clone)
+        sha = push_sample(self.topology, clone_url, clone)
         say(f"Pushed {sha[:7]} with git push.")
         say(f"  commit      {control.url}/{REPOSITORY}/commit/{sha}")
         ended = follow(up, control, sha)
@@ -128,18 +137,25 @@ def set_up(control: Control, port: int, environ: Mapping[str, str], root: Path) 
         "GITHUB_PRIVATE_KEY_PATH": str(key),
         "GITHUB_WEBHOOK_SECRET": app["webhook_secret"],
         "DATA_DIR": str(root / "data"),
+        "HOST": "127.0.0.1",
         "PORT": str(port),
         "LOG_LEVEL": environ.get("LOG_LEVEL", "error"),
         "ISOLATION": environ.get("ISOLATION") or ("bubblewrap" if probe().ok else "none"),
+        "ALLOW_SHARED_HOSTS": "true",  # there is but this one
     }
-    environment.pop("DATABASE_URL", None)
-    environment.pop("PUBLIC_URL", None)
+    for name in ("DATABASE_URL", "PUBLIC_URL", "MACHINES"):
+        environment.pop(name, None)
     return str(clone_url), environment
 
 
-def push_sample(clone_url: str, clone: Path) -> str:
+def head_options(topology: Topology) -> HeadOptions:
+    """The local Ray head: with a processor for every node of a sample, however few there are."""
+    return HeadOptions() if topology is Topology.SINGLE else HeadOptions(num_cpus=MOST_NODES)
+
+
+def push_sample(topology: Topology, clone_url: str, clone: Path) -> str:
     """Create the sample repository's first commit and push it; gives its SHA."""
-    with as_file(files("ci_bot") / "sample") as sample:
+    with as_file(files("ci_bot") / "sample" / topology.value) as sample:
         shutil.copytree(sample, clone)
 
     def git(*arguments: str) -> str:
@@ -181,6 +197,9 @@ def follow(up: Up, control: Control, sha: str) -> State | None:
             for transition in timeline[shown:]:
                 say("  " + state_line(transition, timeline[0].at))
                 shown += 1
+                if transition.state is State.RUNNING or transition.state in TERMINAL:
+                    for line in node_lines(found[0].held.nodes):
+                        say("  " + line)
             if found and found[0].ended_at:
                 ended = found[0].state
                 runs = control.check_runs(REPOSITORY, sha)

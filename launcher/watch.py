@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +23,8 @@ AVALANCHE_S = 1.0
 """Failures so close together are one; what was killed then comes before what merely exited."""
 DAEMON_S = 10.0
 """How long a launching command may go on after a daemon of its own has gone."""
+_MPIRUNS_OWN = frozenset({"SIGTERM", "SIGHUP", "SIGPIPE"})
+"""How a daemon may end that was told to, or whose mpirun has gone."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,10 @@ class Watch:
         ends = [failed, *filter(None, await asyncio.gather(*(self._end_now(node) for node in others)))]
         for end in ends[1:]:
             await self._show(end)
-        first = first_of(ends)
+        over = {end.node.key for end in ends}
+        killed = await self._daemons_killed([node for node in others if node.key not in over]) if self.launches else []
+        begun_at = min(end.at for end in ends)
+        first = first_of([*ends, *(end for end in killed if end.at <= begun_at)])
         stopped = len(self.held.nodes) - len(ends)
         first.end.detail.update({"others": stopped} if stopped else {})
         return first.end
@@ -186,6 +191,16 @@ class Watch:
         if end is None or end.cause is Cause.SUCCEEDED:
             return None
         return NodeEnd(node, end, (status.exit.at - skew_s) if status.exit else self.now())
+
+    async def _daemons_killed(self, nodes: Sequence[HeldNode]) -> list[NodeEnd]:
+        """The daemons that were killed on nodes that go on: an mpirun that fails for that says nothing of it."""
+        found: list[NodeEnd] = []
+        for node in nodes:
+            with suppress(Ended):
+                status, skew_s = await self._status(node)
+                gone = [daemon for daemon in status.daemons if daemon.at and daemon.signal not in {None, *_MPIRUNS_OWN}]
+                found += [NodeEnd(node, _daemon_lost(node, daemon), (daemon.at or 0.0) - skew_s) for daemon in gone]
+        return found
 
     async def _any_daemon_lost(self) -> Ended | None:
         """Open MPI 5 ends with 0 although a daemon was killed: its word alone is no success."""

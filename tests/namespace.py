@@ -52,16 +52,24 @@ class Network:
     def __init__(self, outside: int, inside: int) -> None:
         self.outside, self.inside = outside, inside
 
-    @contextlib.contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> contextlib.AbstractContextManager[None]:
         """This thread is inside for a while, then where it was before."""
-        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        _set(self.inside)
-        try:
-            yield
-        finally:
-            _set(before)
-            os.close(before)
+        return _visited(self.inside)
+
+    def left(self) -> contextlib.AbstractContextManager[None]:
+        """This thread is outside for a while, where the package index is, then where it was before."""
+        return _visited(self.outside)
+
+
+@contextlib.contextmanager
+def _visited(namespace: int) -> Iterator[None]:
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    _set(namespace)
+    try:
+        yield
+    finally:
+        _set(before)
+        os.close(before)
 
 
 def _set(namespace: int) -> None:

@@ -66,6 +66,7 @@ def environment(network: Network, _rank: int) -> Mapping[str, str]:
         **{f"OMPI_MCA_{name}": value for name, value in open_mpi_4.items()},
         **{f"PRTE_MCA_{name}": value for name, value in open_mpi_5.items()},
         "HYDRA_LAUNCHER": "ssh",
+        "HYDRA_LAUNCHER_AUTOFORK": "0",  # else it starts the ranks of all nodes that share its host beside itself
         "HYDRA_HOST_FILE": HOSTFILE_PATH,
     }
 

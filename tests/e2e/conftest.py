@@ -31,7 +31,8 @@ def running(network: Network | None, tmp_path_factory: pytest.TempPathFactory) -
     root = tmp_path_factory.mktemp("stack")
     root.chmod(0o755)
     (root / "machines.yaml").write_text(MACHINES)
-    with network.entered() if network else nullcontext(), stack_in(root, MACHINES=str(root / "machines.yaml")) as stack:
+    settings = {"MACHINES": str(root / "machines.yaml"), "ALLOW_SHARED_HOSTS": "true"}  # all nodes of a gang are here
+    with network.entered() if network else nullcontext(), stack_in(root, **settings) as stack:
         stack.start()
         yield stack
         if DESCRIPTION.exists():

@@ -100,7 +100,7 @@ class Repo:
     def log(self, experiment: Experiment) -> str:
         """What the last attempt printed, as it is kept."""
         directory = self.stack.data_dir / "logs" / str(experiment.id) / str(experiment.progress.attempt)
-        return b"".join(path.read_bytes() for path in sorted(directory.glob("*.log"))).decode()
+        return b"".join(path.read_bytes() for path in sorted(directory.glob("*/*.log"))).decode()
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,18 @@ def test_it_shows_every_state_and_the_log_and_copies_the_artifacts(bench: Bench)
     assert bench.left() == []
 
 
+def test_an_experiment_on_several_nodes_runs_on_this_host_alone(bench: Bench) -> None:
+    command = 'python -c "import os; print(1 + int(os.environ[\'RANK\']))" | tee "$ARTIFACTS_DIR/result.txt"'
+    workers = {"type": "multi-torch", "worker": {"count": 2, "command": command}}
+    bench.repo.commit({".descent/config.yaml": config("", **workers)})
+    code, out, err = bench.run()
+    assert code == 0, out + err
+    for rank in (0, 1):
+        assert f"  worker {rank} │ {rank + 1}\n" in out
+        assert (bench.repo.clone / "artifacts-exp" / f"worker-{rank}" / "result.txt").read_text() == f"{rank + 1}\n"
+    assert bench.left() == []
+
+
 def test_ctrl_c_cancels_what_runs_and_leaves_nothing(bench: Bench) -> None:
     steps = "trap '' TERM; echo ready; while true; do sleep 1; done"
     bench.repo.commit({"config.yaml": config(steps)})
@@ -150,17 +163,26 @@ def test_what_can_not_be_found_is_wrong_usage(bench: Bench, arguments: tuple[str
     assert "Traceback" not in err
 
 
-def test_a_cluster_that_a_worker_serves_is_left_alone(bench: Bench, repo: Repo, stack: Stack) -> None:
-    running = repo.run("sleep 60")
+def test_on_a_cluster_that_a_worker_serves_both_run_side_by_side(bench: Bench, repo: Repo, stack: Stack) -> None:
+    running = repo.run("sleep 120")
     experiment = repo.wait(running, lambda e: e.state is State.RUNNING)
-    bench.repo.commit({"config.yaml": config("true")})
+    attempts = stack.data_dir / "node" / "attempts"
+    bench.repo.commit({"config.yaml": config(f"ls {attempts}; echo 7 > $ARTIFACTS_DIR/x")})
     head = stack.record()["ray"]
-    code, _, err = bench.run(RAY_ADDRESS=head["address"], RAY_AUTH_TOKEN_PATH=head["token_path"])
-    assert code == 2, err
-    assert f"exp-{experiment.id}-a1" in err
+    shared = {"RAY_ADDRESS": head["address"], "RAY_AUTH_TOKEN_PATH": head["token_path"]}
+    code, out, err = bench.run(ISOLATION="none", **shared)
+    assert code == 0, out + err
+    there = sorted(line.removeprefix("  │ ") for line in out.splitlines() if "│" in line)
+    assert there[0] == f"exp-{experiment.id}-a1-n0"
+    assert re.fullmatch("run-[0-9a-f]{8}-exp-1-a1-n0", there[1])
+    assert (bench.repo.clone / "artifacts-exp" / "x").read_text() == "7\n"
+    assert [path.name for path in attempts.iterdir()] == [there[0]]
+    code, _, err = bench.run(ISOLATION="none", FENCE_S="77", **shared)
+    assert (code, "made with FENCE_S=120 and without STORAGE_DIR; set the same here" in err) == (2, True), err
     still = repo.experiment(running)
     assert still is not None
-    assert still.state is State.RUNNING
+    assert (still.state, still.progress.attempt) == (State.RUNNING, 1)
     runs = repo.checks(running, lambda runs: any(run["actions"] for run in runs))
     stack.control.click(runs[-1]["id"], "cancel")
     repo.check(running)
+    assert bench.left() == []

@@ -90,11 +90,34 @@ def test_a_merge_group_is_tested_and_its_end_ends_the_claim(repo: Repo, stack: S
     stack.control.close_pull_request(repo.full_name, pull["number"])
 
 
-def test_a_topology_of_several_nodes_is_refused_with_a_clear_sentence(repo: Repo) -> None:
-    workers = {"type": "multi-grpc", "worker": {"count": 2}, "parameter-server": {"count": 1, "command": "true"}}
-    check = repo.check(repo.run("true", **workers))
-    assert check["conclusion"] == "failure"
-    assert "multi-grpc" in check["output"]["summary"]
+def test_a_merge_group_whose_end_is_told_before_its_beginning_starts_nothing(repo: Repo, stack: Stack) -> None:
+    repo.push({"README.md": "base"})
+    repo.push({".descent/config.yaml": config("true")}, branch="feature")
+    pull = stack.control.open_pull_request(repo.full_name, "feature")
+    stack.control.fault("hold", target="webhook", event="merge_group.checks_requested")
+    group = stack.control.queue_pull_request(repo.full_name, pull["number"])
+    stack.control.destroy_merge_group(group["head_ref"])
+    wait_for(lambda: f"overtaken: the merge group {group['head_ref']} is gone" in outcomes(stack), 40)
+    assert repo.experiment(group["head_sha"]) is None
+    stack.control.close_pull_request(repo.full_name, pull["number"])
+
+
+def outcomes(stack: Stack) -> list[str]:
+    from ci_bot.store.tables import delivery
+
+    return list(stack.look(lambda c: list(c.scalars(delivery.select().with_only_columns(delivery.c.outcome)))))
+
+
+def test_a_rerun_of_what_still_runs_is_refused_on_its_own_check_run(repo: Repo, stack: Stack) -> None:
+    sha = repo.run("sleep 60")
+    experiment = repo.wait(sha, lambda e: e.state is State.RUNNING)
+    (run,) = repo.checks(sha, lambda runs: any(run["status"] == "in_progress" for run in runs))
+    stack.control.rerun(check_run_id=run["id"])
+    (refused,) = repo.checks(sha, lambda runs: "A re-run was refused to" in runs[-1]["output"]["summary"])
+    assert refused["id"] == run["id"]
+    stack.control.click(run["id"], "cancel")
+    assert repo.check(sha)["conclusion"] == "cancelled"
+    assert repo.wait(sha, lambda e: True).id == experiment.id
 
 
 def test_what_can_never_fit_fails_and_says_what_would(repo: Repo, stack: Stack) -> None:

@@ -275,6 +275,13 @@ def daemon(rank: int, **end: Any) -> Callable[[Gang, Drive], None]:
     return record
 
 
+def killed(rank: int, signal: str) -> Callable[[Gang, Drive], None]:
+    def now(gang: Gang, drive: Drive) -> None:
+        daemon(rank, signal=signal, at=clock())(gang, drive)
+
+    return now
+
+
 def test_workers_of_mpi_are_there_before_the_master_begins(tmp_path: Path) -> None:
     gang = Gang(tmp_path, mpi(2), {0: Command(runs_s=5)})
     run(gang)
@@ -292,6 +299,19 @@ def test_an_mpirun_that_returns_0_is_no_success_when_a_daemon_was_killed(tmp_pat
     assert gang.journal.progress.state is State.FAILED
     assert gang.journal.ends[0][0] is Cause.DAEMON_LOST
     assert gang.detail()["who"] == "worker 0 on host-1"
+
+
+def test_an_mpirun_that_fails_for_a_daemon_that_was_killed_names_the_daemon(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, mpi(2))
+    run(gang, (5, killed(1, "SIGKILL")), (5.2, fails(0, code=205)))
+    assert gang.journal.ends[0][0] is Cause.DAEMON_LOST
+    assert gang.detail()["who"] == "worker 0 on host-1"
+
+
+def test_a_daemon_that_ends_with_an_mpirun_that_failed_is_not_its_cause(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, mpi(2))
+    run(gang, (4.9, killed(2, "SIGTERM")), (5, fails(0, code=3)), (5.1, killed(1, "SIGKILL")))
+    assert (gang.journal.ends[0][0], gang.detail()["exit_code"]) == (Cause.COMMAND_EXITED, 3)
 
 
 def test_an_mpirun_that_never_ends_after_it_lost_a_daemon_is_ended(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_any_details_never_raise(cause: Cause, detail: dict[str, Any]) -> None:
         (
             Cause.DAEMON_LOST,
             {"node": "host-b", "who": "worker 0 on host-b", "why": "was killed by SIGKILL", "others": 2},
-            "A daemon of mpirun was lost: on worker 0 on host-b it was killed by SIGKILL; 2 other nodes were stopped.",
+            "A daemon of mpirun was lost: worker 0 on host-b, it was killed by SIGKILL; 2 other nodes were stopped.",
         ),
     ],
 )

@@ -1,0 +1,89 @@
+"""The sample repositories of `descent demo`."""
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ci_bot.cli import app
+from ci_bot.config import parse
+from ci_bot.demo import MOST_NODES, Demo, head_options
+from launcher.experiment import Topology
+from launcher.topology import members_of
+
+SAMPLES = files("ci_bot") / "sample"
+PACKAGES = {"grpc": "grpcio", "jax": "jax", "mpi4py": "mpi4py", "numpy": "numpy", "sklearn": "scikit-learn"}
+
+
+@pytest.mark.parametrize("topology", Topology)
+def test_every_topology_has_a_sample_without_problems_that_fits_the_demos_head(topology: Topology) -> None:
+    source = (SAMPLES / topology.value / ".descent" / "config.yaml").read_bytes()
+    parsed = parse(source, path=".descent/config.yaml", repository_name="digits", read_params=None)
+    assert parsed.problems == ()
+    (experiment,) = parsed.experiments
+    nodes = len(members_of(experiment.specification))
+    assert experiment.specification.topology is topology
+    assert nodes > 1 or topology is Topology.SINGLE
+    assert nodes <= (head_options(topology).num_cpus or 1) <= MOST_NODES
+
+
+@pytest.mark.parametrize("topology", Topology)
+def test_a_sample_installs_what_its_program_imports(topology: Topology) -> None:
+    sample = SAMPLES / topology.value
+    imported = {name for name in _imports((sample / "train.py").read_text()) if name in PACKAGES}
+    required = set((sample / "requirements.txt").read_text().split())
+    assert {PACKAGES[name] for name in imported} <= required | {"numpy"}  # which scikit-learn brings
+
+
+def _imports(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+
+
+def test_every_file_of_the_samples_is_in_the_package() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["ci_bot"]
+    for path in _paths(SAMPLES, "sample"):
+        assert any(_matches(path, pattern) for pattern in patterns), path
+
+
+def _paths(directory: Traversable, name: str) -> Iterator[str]:
+    for each in directory.iterdir():
+        path = f"{name}/{each.name}"
+        if each.is_dir():
+            yield from () if each.name == "__pycache__" else _paths(each, path)
+        else:
+            yield path
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """As a glob does: a star crosses no slash, and takes no name that begins with a dot."""
+    names, parts = path.split("/"), pattern.split("/")
+    pairs = zip(names, parts, strict=False)
+    return len(names) == len(parts) and all(fnmatch(n, p) and (p[0] == "." or n[0] != ".") for n, p in pairs)
+
+
+@pytest.mark.parametrize("topology", Topology)
+def test_the_type_of_a_demo_is_chosen_by_its_name_in_a_configuration_file(
+    topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(Demo, "run", lambda demo: shown.append(demo.topology) or 0)
+    assert CliRunner().invoke(app, ["demo", "--type", topology.value]).exit_code == 0
+    assert shown == [topology]
+
+
+def test_a_demo_of_an_unknown_type_is_wrong_usage_and_names_those_there_are() -> None:
+    refused = CliRunner().invoke(app, ["demo", "--type", "multi-node"])
+    assert refused.exit_code == 2
+    assert all(topology.value in refused.output for topology in Topology)

@@ -60,7 +60,7 @@ def test_a_command_binds_its_port_that_peers_have_tried_and_nobody_else_gets(
     for _ in range(20):
         assert reached(neighbour, port)
     node.start(KEY, command_of(f"{BIND}; sleep 600", isolation, env={"P": str(port)}))
-    while not (said := log_of(node, KEY)):
+    while not (said := log_of(node, KEY)).endswith("\n"):
         time.sleep(0.01)
     assert said == "bound\n"
     monkeypatch.setattr(ports, "RANGE", range(port, port + 1))

@@ -59,6 +59,15 @@ def main(directory: str) -> int:
     return 128 + signal.SIGTERM
 
 
+def end_of(code: int) -> tuple[int | None, str | None]:
+    """The exit code, or the signal, of what a shell was told to run, from how the shell itself ended. Pure.
+
+    It may have become that command, and then died as it did, or have waited for it, and then tells a signal by a code.
+    """
+    number = -code if code < 0 else code - 128
+    return (None, signal_name(number)) if 0 < number < signal.NSIG else (code, None)
+
+
 def signal_name(number: int) -> str:
     """ "SIGKILL", or "signal 40" for those without a name. Pure."""
     try:
@@ -171,12 +180,7 @@ class Server:
                 return
             daemon = self._running.pop(pid, None)
             if daemon is not None:  # else something that the preparation left running
-                code = os.waitstatus_to_exitcode(status)
-                ended = {
-                    **daemon,
-                    "exit_code": code if code >= 0 else None,
-                    "signal": signal_name(-code) if code < 0 else None,
-                    "at": time.time(),
-                }
+                code, name = end_of(os.waitstatus_to_exitcode(status))
+                ended = {**daemon, "exit_code": code, "signal": name, "at": time.time()}
                 self._untold[daemon["id"]] = ended
                 self._tell({"ended": ended})

@@ -1,8 +1,8 @@
-"""What of a worker's command is its preparation."""
+"""What of a worker's command is its preparation, and how what it started has ended."""
 
 import pytest
 
-from launcher.mpi.serve import preparation
+from launcher.mpi.serve import end_of, preparation
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,16 @@ def test_what_stands_before_the_wait_is_run_and_fails_as_it_did(command: str, ex
 )
 def test_all_else_is_the_preparation_as_it_stands(command: str) -> None:
     assert preparation(command) == command
+
+
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        *((0, (0, None)), (7, (7, None)), (128, (128, None)), (205, (205, None)), (255, (255, None))),
+        *((-9, (None, "SIGKILL")), (137, (None, "SIGKILL")), (143, (None, "SIGTERM")), (168, (None, "signal 40"))),
+    ],
+)
+def test_a_signal_is_told_as_one_whether_the_shell_became_the_command_or_waited_for_it(
+    code: int, end: tuple[int | None, str | None]
+) -> None:
+    assert end_of(code) == end

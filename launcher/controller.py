@@ -148,9 +148,9 @@ class Drive:
             await self._hold()  # proves that the attempt is still ours: the group may be in use by who took over
             await self._asking.cluster(lambda: self.backend.release(group))
             return Signal.NOT_PLACED
-        before, self.held = self.held.before, await gang.nodes_of(placed)
+        self.held = replace(await gang.nodes_of(placed), before=self.held.before)
         await self._hold()  # before anything is there
-        await self._tell_of_storage(before)
+        await self._tell_of_storage(self.held.before)
         self.held = replace(self.held, nodes=tuple(await together(gang.prepare(node) for node in self.held.nodes)))
         return Signal.NODES_READY
 

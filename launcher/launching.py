@@ -27,7 +27,8 @@ LAUNCH = "launch.json"
 PLACE = "launch"
 NETWORK_DEVICES = "/sys/class/net"
 VIRTUAL_DEVICES = "/sys/devices/virtual/net"
-MAX_COMMAND_BYTES = 128 << 10
+MAX_COMMAND_BYTES = (128 << 10) - 1
+"""What Linux takes as one argument (MAX_ARG_STRLEN), less the zero at its end."""
 """What Linux takes as one argument (MAX_ARG_STRLEN)."""
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from launcher import environment, guardian_client, harvest, node_root, recorded, sandbox, trees
+from launcher import environment, guardian_client, harvest, node_root, ray_environment, recorded, sandbox, trees
 from launcher.code_cache import CodeCache
 from launcher.guardian_client import GuardianError, Hold, Order
 from launcher.launch_door import AskPeer
@@ -69,7 +69,7 @@ class Node:
 
         Args:
             root: this node's directory; nobody else writes to it.
-            environ: the agent's environment; only `environment.CARRIED` and HOME are used.
+            environ: the agent's environment; only `environment.CARRIED` and HOME are used, and Ray's settings told.
             storage_dir: where `/storage` of each repository is, on a file system that all nodes share.
             address: by which other nodes reach this one.
             peer: how to call another node's agent; without it no command here starts anything on other nodes.
@@ -123,6 +123,9 @@ class Node:
             free_disk_bytes=self._free_bytes(),
             memory_total_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             root_id=self._id,
+            niceness=os.getpriority(os.PRIO_PROCESS, 0),
+            oom_score_adj=int(Path("/proc/self/oom_score_adj").read_text()),
+            ray=ray_environment.started_with(self._site.environ),
         )
 
     @cached_property

@@ -39,6 +39,10 @@ class NodeFacts:
     free_disk_bytes: int
     memory_total_bytes: int
     root_id: str = ""
+    niceness: int = 0
+    oom_score_adj: int = 0
+    ray: Mapping[str, str] = field(default_factory=dict)
+    """The settings that its Ray was started with, of those that `ray_environment` knows."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ ALLOWED_PREFIXES = ("PIP_", "UV_")
 """Where packages come from; the commands of experiments install theirs with it."""
 REFUSED_PARTS = ("TOKEN", "SECRET", "PASSWORD", "USERNAME", "CREDENTIAL", "PUBLISH", "PRIVATE", "_KEY")
 
+RECONNECT = "RAY_gcs_rpc_server_reconnect_timeout_s"
+HEAD_STORE = "RAY_REDIS_ADDRESS"
 HEAD = {
     # A dead node is noticed in about 3 s instead of 14 s or, when it vanishes silently, 64 s (measured).
     "RAY_health_check_period_ms": "1000",
@@ -31,9 +33,14 @@ NODE = {
     # Ray's memory monitor would kill the agent for what a command uses; guardians watch each command instead.
     "RAY_memory_monitor_refresh_ms": "0",
     # A node that lost its head ends by itself, also when a new head answers at the old address (measured: 20 s, 5 s).
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",
+    RECONNECT: "20",
     "RAY_raylet_liveness_self_check_interval_ms": "5000",
 }
+NODE_WITH_REDIS = {
+    # The head comes back with all that it knew: wait for it as long as the fences do (the default of FENCE_S).
+    RECONNECT: "120",
+}
+"""What is said otherwise on every node of a cluster whose head keeps its state in Redis."""
 
 
 def allowed(environment: Mapping[str, str]) -> dict[str, str]:
@@ -49,6 +56,13 @@ def authenticated(token_path: Path) -> dict[str, str]:
 def for_head(environment: Mapping[str, str], token_path: Path) -> dict[str, str]:
     """The environment of a Ray head that is a node too."""
     return allowed(environment) | authenticated(token_path) | HEAD | NODE
+
+
+def started_with(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a process of a node says of how its Ray was started; a store is said to be there, not where it is."""
+    settings = {"RAY_AUTH_MODE", *HEAD, *NODE}
+    said = {name: value for name, value in environment.items() if name in settings}
+    return said | ({HEAD_STORE: "set"} if environment.get(HEAD_STORE) else {})
 
 
 def for_driver(environment: Mapping[str, str], token_path: Path) -> dict[str, str]:

@@ -19,6 +19,8 @@ WATCH_ANSWER_S = 3.0
 """What the answer to a watch may take longer than the watch."""
 SETTLE_S = 0.3
 """How long after one process failed the others are looked at: what failed first may not be on record yet."""
+PROMPT_S = 2.0
+"""An answer that took longer says nothing of the clocks."""
 AVALANCHE_S = 1.0
 """Failures so close together are one; what was killed then comes before what merely exited."""
 DAEMON_S = 10.0
@@ -34,6 +36,12 @@ class NodeEnd:
     node: HeldNode
     end: Ended
     at: float
+    ran_s: float = 0.0
+
+    @property
+    def ours(self) -> bool:
+        """It is no fault of the command's."""
+        return VERDICTS[self.end.cause].budget is Budget.INFRASTRUCTURE
 
     @property
     def failed(self) -> bool:
@@ -69,7 +77,7 @@ class Watch:
         try:
             while True:
                 done, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-                if reservation in done:  # what is on the nodes' disks counts before what Ray says
+                if reservation in done:
                     return await self.already() or reservation.result()
                 ends = [task.result() for task in done]
                 for end in ends:
@@ -85,29 +93,44 @@ class Watch:
             await asyncio.gather(*tasks, reservation, return_exceptions=True)
 
     async def already(self, within_s: float = math.inf) -> Ended | None:
-        """The end that the gang had come to, within its first seconds of RUNNING, with nobody here to see it."""
-        ends: list[NodeEnd] = []
-        for node in self.held.nodes:
-            try:
-                status, skew_s = await self._status(node)
-            except Ended:
-                continue
-            end = end_of(node, status)
-            if end and status.exit and status.exit.at - (status.started_at or status.exit.at) <= within_s:
-                ends.append(NodeEnd(node, end, status.exit.at - skew_s))
+        """The end that the gang had come to, within its first seconds of RUNNING, with nobody here to see it.
+
+        What is on the nodes' disks counts, not what Ray says: all are asked at once.
+        """
+        looked = await asyncio.gather(*(self._end_now(node) for node in self.held.nodes))
+        ends = [end for end in looked if end and end.ran_s <= within_s]
+        lost = [end for end in looked if end and end.ours]
+        if lost:  # a failure beside it may be its consequence
+            return first_of(lost).end if len(self.held.nodes) > 1 and within_s == math.inf else None
         if failed := [end for end in ends if end.failed]:
             return first_of(failed).end
-        over = {end.node.key for end in ends}
-        return ends[0].end if over.issuperset(node.key for node in self.held.nodes if node.decides) else None
+        won = self._won(ends)
+        return await self._unless_daemons_were_lost(won) if won else None
+
+    def _won(self, ends: Sequence[NodeEnd]) -> NodeEnd | None:
+        """The last of those that decide, when all of them have ended well."""
+        well = {end.node.key: end for end in ends if not end.failed}
+        deciding = [well.get(node.key) for node in self.held.nodes if node.decides]
+        known = [end for end in deciding if end]
+        return max(known, key=lambda end: end.at) if len(known) == len(deciding) else None
 
     async def _success(self, last: NodeEnd, others: set[asyncio.Future[Any]]) -> Ended:
-        """The deciders have ended well; the others may do so for a while, and daemons must have."""
+        """The deciders have ended well; the others may do so for a while, and none may have failed before."""
         if others and self.linger_s:
-            done, _ = await asyncio.wait(others, timeout=self.linger_s)
-            for task in done:
-                await self._show(task.result())
+            await asyncio.wait(others, timeout=self.linger_s)
+        looked = [end for end in await asyncio.gather(*map(self._end_now, self._but(last.node))) if end]
+        for end in looked:
+            await self._show(end)
+        if before := [end for end in looked if end.failed and end.at < last.at - AVALANCHE_S]:
+            return first_of(before).end
+        return await self._unless_daemons_were_lost(last)
+
+    async def _unless_daemons_were_lost(self, last: NodeEnd) -> Ended:
         lost = await self._any_daemon_lost() if self.launches else None
         return lost or last.end
+
+    def _but(self, node: HeldNode) -> list[HeldNode]:
+        return [each for each in self.held.nodes if each.key != node.key]
 
     # --- one node ---
 
@@ -121,8 +144,8 @@ class Watch:
                 if lost.cause is Cause.HEAD_LOST and self.now() - answered_at < self.fence_s:
                     continue
                 return NodeEnd(node, lost, self.now())
-            if end := end_of(node, status):
-                return NodeEnd(node, end, (status.exit.at - skew_s) if status.exit else self.now())
+            if end := self._known_end(node, status, skew_s):
+                return end
             if overdue := self._overdue(node, status):
                 return NodeEnd(node, overdue, self.now())
             try:
@@ -135,7 +158,9 @@ class Watch:
         """Where a node stands, and how far its clock is ahead of ours, in seconds."""
         asked = self.now()
         status = await self.asking.status(node)
-        return status, status.clock - (asked + self.now()) / 2 if status.clock else 0.0
+        answered = self.now()
+        prompt = status.clock and answered - asked < PROMPT_S  # else it was asked again meanwhile
+        return status, status.clock - (asked + answered) / 2 if prompt else 0.0
 
     def _overdue(self, node: HeldNode, status: NodeStatus) -> Ended | None:
         """The end of a gang whose launching command goes on without one of its daemons: it may never end."""
@@ -170,27 +195,42 @@ class Watch:
         if len(self.held.nodes) == 1:
             return failed.end
         await asyncio.sleep(SETTLE_S)
-        others = [node for node in self.held.nodes if node.key != failed.node.key]
-        ends = [failed, *filter(None, await asyncio.gather(*(self._end_now(node) for node in others)))]
-        for end in ends[1:]:
+        others = self._but(failed.node)
+        looks = await asyncio.gather(*map(self._end_now, others))
+        looked = [failed, *filter(None, looks)]
+        for end in looked[1:]:
             await self._show(end)
-        over = {end.node.key for end in ends}
-        killed = await self._daemons_killed([node for node in others if node.key not in over]) if self.launches else []
-        begun_at = min(end.at for end in ends)
-        first = first_of([*ends, *(end for end in killed if end.at <= begun_at)])
-        stopped = len(self.held.nodes) - len(ends)
+        ends = [end for end in looked if end.failed]
+        first = first_of(ends)
+        won = self._won(looked)
+        if won and not first.ours and first.at >= won.at - AVALANCHE_S:  # the master's end made the others fail
+            return await self._unless_daemons_were_lost(won)
+        running = [node for node, end in zip(others, looks, strict=True) if end is None]
+        if self.launches:
+            begun_at = min(end.at for end in ends)
+            first = first_of([*ends, *(end for end in await self._daemons_killed(running) if end.at <= begun_at)])
+        stopped = sum(node.key != first.node.key for node in running)
         first.end.detail.update({"others": stopped} if stopped else {})
         return first.end
 
     async def _end_now(self, node: HeldNode) -> NodeEnd | None:
+        """How a node's part has ended, if it has; of a silent head's nodes nothing is known."""
         try:
             status, skew_s = await self._status(node)
         except Ended as lost:
             return None if lost.cause is Cause.HEAD_LOST else NodeEnd(node, lost, self.now())
-        end = end_of(node, status)
-        if end is None or end.cause is Cause.SUCCEEDED:
+        return self._known_end(node, status, skew_s)
+
+    def _known_end(self, node: HeldNode, status: NodeStatus, skew_s: float) -> NodeEnd | None:
+        end, record = end_of(node, status), status.exit
+        if end is None:
             return None
-        return NodeEnd(node, end, (status.exit.at - skew_s) if status.exit else self.now())
+        if record is None:
+            return NodeEnd(node, end, self.now())
+        at = record.at - skew_s
+        if "at" in end.detail:
+            end.detail["at"] = at
+        return NodeEnd(node, end, at, ran_s=record.at - (status.started_at or record.at))
 
     async def _daemons_killed(self, nodes: Sequence[HeldNode]) -> list[NodeEnd]:
         """The daemons that were killed on nodes that go on: an mpirun that fails for that says nothing of it."""
@@ -221,7 +261,7 @@ def first_of(ends: list[NodeEnd]) -> NodeEnd:
     What is ours (a node, a guardian lost) comes before what a command did, which may be its consequence. Among commands
     the earliest counts; within AVALANCHE_S one that was killed, or ran out of something, comes before one that exited.
     """
-    ours = [end for end in ends if VERDICTS[end.end.cause].budget is Budget.INFRASTRUCTURE]
+    ours = [end for end in ends if end.ours]
     if ours:
         return min(ours, key=lambda end: end.at)
     earliest = min(end.at for end in ends)
@@ -233,7 +273,7 @@ def first_of(ends: list[NodeEnd]) -> NodeEnd:
 
 def shown(end: NodeEnd) -> HeldNode:
     """The node as a person is shown it after its end. Pure."""
-    if VERDICTS[end.end.cause].budget is Budget.INFRASTRUCTURE:
+    if end.ours:
         return replace(end.node, state=NodeState.LOST)
     detail: Mapping[str, Any] = end.end.detail
     code = 0 if end.end.cause is Cause.SUCCEEDED else detail.get("exit_code")

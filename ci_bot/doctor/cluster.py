@@ -5,7 +5,7 @@ import stat
 from collections.abc import Mapping
 
 from ci_bot.app import cluster
-from ci_bot.doctor import judge
+from ci_bot.doctor import judge, ray_settings
 from ci_bot.doctor.findings import Finding, ok, problem, told, warning
 from ci_bot.report.amounts import plural, resources
 from ci_bot.settings import Settings
@@ -14,6 +14,8 @@ from launcher.node_types import NodeError, NodeFacts
 from launcher.ray_backend import Connection, RayBackend
 
 REACH_S = 30.0
+HEAD = "node:__internal_head__"
+"""The resource by which Ray marks the head's node."""
 SHOWN = ("CPU", "GPU", "memory")
 
 
@@ -39,17 +41,19 @@ async def ray(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
         capacity = await backend.capacity()
         found.append(ok("ray", f"{connection.address} answers: {words(capacity)}"))
         met = await asyncio.gather(*(_meet(backend, node.node_id) for node in capacity.alive))
-        for answer in met:
-            found += judge.node(answer, settings.isolation) if isinstance(answer, NodeFacts) else [answer]
-        found += judge.identities([answer for answer in met if isinstance(answer, NodeFacts)])
+        known = [
+            (node, answer) for node, answer in zip(capacity.alive, met, strict=True) if isinstance(answer, NodeFacts)
+        ]
+        found += [answer for answer in met if isinstance(answer, Finding)]
+        for _, facts in known:
+            found += judge.node(facts, settings.isolation)
+        found += judge.identities([facts for _, facts in known])
+        found += ray_settings.nodes([(facts, HEAD in node.total) for node, facts in known], settings.fence_s)
     except BackendError as error:
         todo = "is its head up, is RAY_ADDRESS its host:port, is the token the cluster's?"
         found.append(problem("ray", f"{connection.address}: {error}", todo))
     finally:
         await backend.close()
-    if settings.ray_address:
-        # Nothing of Ray's shows the settings that a node was started with.
-        found.append(ok("ray", "its nodes should have been started with the settings of docs/operating.md"))
     return found
 
 

@@ -70,7 +70,11 @@ class Intake:
         pending = await self.books.read(lambda c: deliveries.pending(c, time.time()))
         lanes: dict[int, list[tuple[Delivery, Event]]] = defaultdict(list)
         for delivery in pending:
-            event = parse(delivery.event, delivery.body, app_id=self.app_id, app_slug=self.app_slug)
+            try:
+                event = parse(delivery.event, delivery.body, app_id=self.app_id, app_slug=self.app_slug)
+            except Exception as error:
+                await self._put_off_as_defect(delivery, error)
+                continue
             repository = getattr(event, "repository", None)
             lanes[repository.id if repository else 0].append((delivery, event))
         done = await asyncio.gather(*(self._lane(lane) for lane in lanes.values()))
@@ -106,13 +110,21 @@ class Intake:
         except LeaseLost:
             raise
         except Exception as error:
-            # A delivery that we can't digest must neither be lost nor stop the ones behind it.
-            bound.exception("put off: this is a defect of Descent's")
-            wait_s = min(2.0 ** min(delivery.tries, 12), MAX_DEFECT_WAIT_S)
-            await self._put_off(delivery, wait_s, f"a defect of Descent's: {error!r}")
+            await self._put_off_as_defect(delivery, error)
             return True
-        await self._settle(delivery, event, decisions)
+        try:
+            await self._settle(delivery, event, decisions)
+        except LeaseLost:
+            raise
+        except Exception as error:  # where the database itself is away, putting it off fails too
+            await self._put_off_as_defect(delivery, error)
         return True
+
+    async def _put_off_as_defect(self, delivery: Delivery, error: Exception) -> None:
+        """A delivery that we can't digest must neither be lost nor stop the ones behind it."""
+        log.error("put off: this is a defect of Descent's", delivery_id=delivery.guid, exc_info=error)
+        wait_s = min(2.0 ** min(delivery.tries, 12), MAX_DEFECT_WAIT_S)
+        await self._put_off(delivery, wait_s, f"a defect of Descent's: {error!r}")
 
     async def _put_off(self, delivery: Delivery, wait_s: float, why: str) -> None:
         until = time.time() + wait_s

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 RETRY_S = 0.2
+CANNOT_START = 126
+"""What a shell gives for a command that it can't execute."""
 _SLEEP = r"sleep\s+(?:infinity|inf|[\d.]+[smhd]?)"
 _SSHD = r"(?:\S*/)?sshd\b[^;&|\n]*|service\s+ssh[d]?\s+start|(?:/etc/)?init\.d/ssh[d]?\s+start"
 _LOOP = rf"while\s+(?:true|:|\[\s*1\s*\])\s*;\s*do\s+(?:{_SLEEP}|:)\s*;?\s*done"
@@ -159,16 +161,25 @@ class Server:
         if daemon["id"] in self._known or self._stopping:
             return
         self._known.add(daemon["id"])
-        pid = os.posix_spawn(
-            "/bin/sh",
-            ["sh", "-c", order["command"]],
-            os.environ,
-            file_actions=[(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)],
-            setsid=True,
-            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
-        )
+        try:
+            pid = os.posix_spawn(
+                "/bin/sh",
+                ["sh", "-c", order["command"]],
+                os.environ,
+                file_actions=[(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)],
+                setsid=True,
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
+            )
+        except OSError as error:  # no process is left to the attempt, say: whoever waits for it must hear of it
+            print(f"descent: {daemon['name']} could not be started: {error.strerror}", flush=True)
+            self._has_ended({**daemon, "exit_code": CANNOT_START, "signal": None, "at": time.time()})
+            return
         self._running[pid] = daemon
         self._tell({"began": daemon})
+
+    def _has_ended(self, daemon: dict[str, Any]) -> None:
+        self._untold[daemon["id"]] = daemon
+        self._tell({"ended": daemon})
 
     def _reap(self) -> None:
         while self._running:
@@ -181,6 +192,4 @@ class Server:
             daemon = self._running.pop(pid, None)
             if daemon is not None:  # else something that the preparation left running
                 code, name = end_of(os.waitstatus_to_exitcode(status))
-                ended = {**daemon, "exit_code": code, "signal": name, "at": time.time()}
-                self._untold[daemon["id"]] = ended
-                self._tell({"ended": ended})
+                self._has_ended({**daemon, "exit_code": code, "signal": name, "at": time.time()})

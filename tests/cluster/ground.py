@@ -4,14 +4,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from tests.cluster.asking import FENCE_S
 from tests.cluster.hosts import Host, Hosts, Process, Running, three_hosts
 from tests.cluster.ray_nodes import Cluster, cluster_on
+from tests.cluster.redis import Redis
 from tests.e2e.stack import Stack, stack_in
 from tests.namespace import Network
 
@@ -114,7 +115,14 @@ class Ground:
         return self.left_on_hosts() + [f"placement group {each}" for each in self.reservations()]
 
 
-_SERVICES = ("ray::", "launcher.ray_backend.", "site-packages/ray/", "ci_bot.cli", "tests.e2e.start_up")
+_SERVICES = (
+    "ray::",
+    "launcher.ray_backend.",
+    "site-packages/ray/",
+    "ci_bot.cli",
+    "tests.e2e.start_up",
+    "redis-server ",
+)
 
 
 def _is_service(process: Process) -> bool:
@@ -122,9 +130,18 @@ def _is_service(process: Process) -> bool:
 
 
 @contextmanager
-def ground_in(root: Path) -> Iterator[Ground]:
+def ground_in(
+    root: Path,
+    redis_on: Callable[[Host], AbstractContextManager[Redis | None]] = lambda host: nullcontext(),
+    fence_s: int = FENCE_S,
+) -> Iterator[Ground]:
     """Everything, up."""
-    with three_hosts() as hosts, cluster_on(hosts) as cluster, _network_of(hosts.each[0]) as network:
+    with (
+        three_hosts() as hosts,
+        redis_on(hosts.each[0]) as redis,
+        cluster_on(hosts, redis) as cluster,
+        _network_of(hosts.each[0]) as network,
+    ):
         (root / "machines.yaml").write_text(MACHINES)
         environment = {
             "RAY_ADDRESS": cluster.address,
@@ -133,7 +150,7 @@ def ground_in(root: Path) -> Iterator[Ground]:
             "STORAGE_DIR": str(cluster.storage_dir),
             "MACHINES": str(root / "machines.yaml"),
             "ALLOW_SHARED_HOSTS": "true",
-            "FENCE_S": str(FENCE_S),
+            "FENCE_S": str(fence_s),
             "TMPDIR": str(hosts.each[0].directory / "tmp"),
         }
         with network.entered(), stack_in(root, **environment) as plain:

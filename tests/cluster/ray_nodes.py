@@ -3,17 +3,19 @@
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher import ray_environment
 from tests.cluster import environments
 from tests.cluster.hosts import NAMES, Host, Hosts, Process, Running
+from tests.cluster.redis import Redis
 
 PORT = 6379
 CPUS = 2
@@ -33,6 +35,7 @@ class RayNode:
     head: Host
     token_path: Path
     storage_dir: Path
+    redis: Redis | None = None
     running: Running | None = None
 
     @property
@@ -46,10 +49,12 @@ class RayNode:
         kept = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
         own = {"HOME": self._directory("home"), "TMPDIR": self._directory("tmp"), "NODE_DIR": str(self.node_dir)}
         said = {**kept, **own, **environments.for_nodes()}
+        own = {"PYTHONPATH": str(_ROOT)} | (ray_environment.NODE_WITH_REDIS if self.redis else {})
         if self._is_head:
-            return ray_environment.for_head(said, self.token_path) | {"PYTHONPATH": str(_ROOT)}
+            own |= {"RAY_REDIS_ADDRESS": self.redis.address} if self.redis else {}
+            return ray_environment.for_head(said, self.token_path) | own
         allowed = ray_environment.allowed(said) | ray_environment.authenticated(self.token_path)
-        return allowed | ray_environment.NODE | {"PYTHONPATH": str(_ROOT)}
+        return allowed | ray_environment.NODE | own
 
     @property
     def _is_head(self) -> bool:
@@ -77,6 +82,7 @@ class RayNode:
         argv += ["--include-log-monitor=false", "--disable-usage-stats"]
         if self._is_head:
             argv += ["--head", "--port", str(PORT), "--include-dashboard=false", "--no-monitor"]
+            argv += ["--redis-password", self.redis.password] if self.redis else []
             return [*argv, "--temp-dir", self._directory("ray")]
         return [*argv, "--address", f"{self.head.address}:{PORT}", "--temp-dir", self._directory("ray")]
 
@@ -98,6 +104,13 @@ class RayNode:
         if self.running:
             self.running.end(END_S)
             self.running = None
+
+    def kill(self) -> None:
+        """SIGKILL to what `ray start` has started here, and to itself; what Ray's nodes start follows them."""
+        for process in self.host.processes():
+            if process.comm in {"gcs_server", "raylet"} or "launcher.ray_backend.start " in process.argv:
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
 
     def mend(self) -> None:
         """Start it again when it has ended, as its service manager would."""
@@ -157,15 +170,15 @@ class Cluster:
 
 
 @contextmanager
-def cluster_on(hosts: Hosts) -> Iterator[Cluster]:
-    """The cluster; it ends in the reverse order."""
+def cluster_on(hosts: Hosts, redis: Redis | None = None) -> Iterator[Cluster]:
+    """The cluster, whose head keeps its state in a Redis if there is one; it ends in the reverse order."""
     token_path = hosts.root / "ray-token"
     token_path.write_text(secrets.token_hex(32))
     token_path.chmod(0o600)
     storage_dir = hosts.root / "storage"
     storage_dir.mkdir(mode=0o755)
     head = hosts[NAMES[0]]
-    nodes = {host.name: RayNode(host, head, token_path, storage_dir) for host in hosts.each}
+    nodes = {host.name: RayNode(host, head, token_path, storage_dir, redis) for host in hosts.each}
     cluster = Cluster(hosts, nodes, token_path, storage_dir)
     try:
         for name, node in nodes.items():

@@ -20,6 +20,7 @@ def test_it_finds_the_worker_and_the_node_and_what_runs_goes_on(
     assert any(text.startswith("worker ") and "on this host holds the lease" in text for text in fine), said
     assert any(text.startswith("ray ") and "answers: 1 node with" in text for text in fine), said
     assert any(text.startswith("node ") and "its agent answers" in text for text in fine), said
+    assert any("its Ray was started with the settings that we recommend" in text for text in fine), said
     ended = repo.wait(sha, lambda e: e.ended_at is not None)
     assert (ended.state, ended.progress.attempt) == (State.STOPPED, 1)
     assert "survived" in repo.log(ended)

@@ -246,6 +246,42 @@ def test_a_node_that_is_lost_is_the_cause_of_its_peers_failures(tmp_path: Path) 
     assert gang.journal.held.before == ("host-0", "host-1", "host-2")
 
 
+def test_a_reservation_lost_with_its_node_is_no_failure_of_the_peers(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(2), retries=1)
+
+    def lose(gang: Gang, drive: Drive) -> None:
+        gang.backend.hanging.add("n0")
+        gang.backend.verdict = "lost"
+        asyncio.get_running_loop().call_later(60, gang.backend.hanging.clear)
+
+    run(gang, (5, lose), (8, fails(1)))
+    assert gang.journal.ends[0][0] is Cause.NODE_LOST
+    assert gang.journal.progress.state is State.PENDING
+
+
+def test_who_failed_long_before_the_master_ended_fails_the_gang_however_late_we_hear_of_it(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, grpc(2, 1), {0: Command(runs_s=10)})
+
+    def cut(gang: Gang, drive: Drive) -> None:
+        gang.backend.silent.add("n1")
+        asyncio.get_running_loop().call_later(8, gang.backend.silent.clear)
+
+    run(gang, (4, cut), (5, fails(1, code=3)))
+    assert (gang.journal.ends[0][0], gang.detail()["who"]) == (Cause.COMMAND_EXITED, "worker 1 on host-1")
+
+
+def test_what_the_masters_good_end_made_fail_is_no_failure(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, grpc(2, 1), {0: Command(runs_s=10)})
+    run(gang, (9.9, fails(1)))
+    assert gang.journal.progress.state is State.STOPPED
+
+
+def test_only_who_still_ran_was_stopped(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(3), {0: Command(runs_s=2)})
+    run(gang, (5, fails(1)))
+    assert gang.detail()["others"] == 1
+
+
 def test_a_peer_that_can_not_be_reached_is_named(tmp_path: Path) -> None:
     gang = Gang(tmp_path, torch(3), retries=0)
 
@@ -312,6 +348,18 @@ def test_a_daemon_that_ends_with_an_mpirun_that_failed_is_not_its_cause(tmp_path
     gang = Gang(tmp_path, mpi(2))
     run(gang, (4.9, killed(2, "SIGTERM")), (5, fails(0, code=3)), (5.1, killed(1, "SIGKILL")))
     assert (gang.journal.ends[0][0], gang.detail()["exit_code"]) == (Cause.COMMAND_EXITED, 3)
+
+
+def test_nor_when_ray_lost_the_reservation_first(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, mpi(2), {0: Command(runs_s=5.5)})
+
+    def lose(gang: Gang, drive: Drive) -> None:
+        gang.backend.verdict = "lost"
+        gang.backend.silent.add("n0")  # it is heard of only after
+        asyncio.get_running_loop().call_later(3, gang.backend.silent.clear)
+
+    run(gang, (4, daemon(1, signal="SIGKILL", at=1.0)), (5, lose))
+    assert gang.journal.ends[0][0] is Cause.DAEMON_LOST
 
 
 def test_an_mpirun_that_never_ends_after_it_lost_a_daemon_is_ended(tmp_path: Path) -> None:

@@ -256,3 +256,19 @@ def test_a_rerun_that_was_put_off_while_its_twin_was_done_starts_nothing_more(de
 def test_the_payloads_here_are_events() -> None:
     for event, body in (*BEGINNINGS, *ENDS, *PULL, RERUN):
         assert type(parse(event, json.dumps(body).encode(), app_id=42)).__name__ != "Ignored"
+
+
+@pytest.mark.parametrize("where", ["parse", "apply"])
+def test_a_delivery_that_nothing_can_digest_is_put_off_and_the_next_one_is_acted_on(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("a defect")
+
+    desk.github.refs[BRANCH] = FIRST
+    with monkeypatch.context() as patched:
+        patched.setattr(f"ci_bot.worker.intake.{where}", broken)
+        assert "a defect of Descent's" in desk.receive(*BEGINNINGS[0])
+    desk.github.refs[BRANCH] = SECOND
+    desk.receive("push", push(BRANCH, SECOND))
+    assert [each.head_sha for each in desk.experiments()] == [SECOND]

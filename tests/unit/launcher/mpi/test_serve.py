@@ -1,7 +1,12 @@
 """What of a worker's command is its preparation, and how what it started has ended."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
+from launcher.mpi import serve
 from launcher.mpi.serve import end_of, preparation
 
 
@@ -63,3 +68,18 @@ def test_a_signal_is_told_as_one_whether_the_shell_became_the_command_or_waited_
     code: int, end: tuple[int | None, str | None]
 ) -> None:
     assert end_of(code) == end
+
+
+def test_a_daemon_that_can_not_be_started_is_told_as_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    server, told = serve.Server(str(tmp_path)), []
+    monkeypatch.setattr(os, "posix_spawn", full)
+    monkeypatch.setattr(server, "_tell", told.append)
+    server._start({"id": "d1", "name": "orted", "command": "orted"})
+    (message,) = told
+    assert (message["ended"]["id"], message["ended"]["exit_code"]) == ("d1", serve.CANNOT_START)
+    assert "orted could not be started: Resource temporarily unavailable" in capsys.readouterr().out

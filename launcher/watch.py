@@ -69,6 +69,17 @@ class Watch:
 
     async def run(self) -> Ended:
         """The attempt's end."""
+        return await self._with_its_head(await self._until_any_end())
+
+    async def _with_its_head(self, end: Ended) -> Ended:
+        """The end of a node that its head took along: another head does not know it, and for that it was fenced."""
+        if end.cause is Cause.NODE_LOST:
+            with suppress(BackendError):
+                if (await self.asking.backend.capacity()).cluster_id != self.held.cluster_id:
+                    return _another_head()
+        return end
+
+    async def _until_any_end(self) -> Ended:
         nodes = self.held.nodes
         tasks = [asyncio.ensure_future(self._until_end(node)) for node in nodes]
         reservation = asyncio.ensure_future(self._until_reservation_is_lost())
@@ -181,7 +192,7 @@ class Watch:
                 reservation = await backend.reservation(self.held.group)
                 if reservation.state in {"lost", "absent"}:
                     if (await backend.capacity()).cluster_id != self.held.cluster_id:
-                        return Ended(Cause.HEAD_LOST, why="another one took its place")
+                        return _another_head()
                     return Ended(Cause.RESERVATION_LOST, why=reservation.why or reservation.state)
             await asyncio.sleep(WATCH_S)
 
@@ -278,6 +289,10 @@ def shown(end: NodeEnd) -> HeldNode:
     detail: Mapping[str, Any] = end.end.detail
     code = 0 if end.end.cause is Cause.SUCCEEDED else detail.get("exit_code")
     return replace(end.node, state=NodeState.ENDED, exit_code=code, signal=detail.get("signal"))
+
+
+def _another_head() -> Ended:
+    return Ended(Cause.HEAD_LOST, why="another one took its place")
 
 
 def end_of(node: HeldNode, status: NodeStatus) -> Ended | None:

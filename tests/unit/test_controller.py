@@ -594,6 +594,17 @@ def test_another_head_in_the_place_of_the_old_one_ends_the_attempt_as_head_lost(
     assert case.host.runs == {}
 
 
+def test_a_node_that_was_fenced_for_another_head_is_told_as_the_heads_loss(tmp_path: Path) -> None:
+    case = running(tmp_path)
+
+    def fenced(case: Case, drive: Drive) -> None:
+        case.backend.cluster_id = "c2"
+        case.host.end(KEY, Cause.COMMAND_KILLED, stopped=True)
+
+    driven(case, (1, fenced))
+    assert causes(case.journal) == [Cause.HEAD_LOST]
+
+
 def head_is_down(tmp_path: Path, until_s: float) -> Case:
     case = running(tmp_path)
     case.rules = replace(RULES, fence_s=30)  # the time limit is 60

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup setup-dev demo test test-integration test-e2e test-survives test-cluster chaos-cluster test-gpu check unit chaos lock clean
+.PHONY: setup setup-dev demo test test-node test-integration test-e2e test-survives test-cluster chaos-cluster test-gpu check unit chaos lock clean
 
 setup: .venv/.run
 setup-dev: .venv/.dev
@@ -36,15 +36,17 @@ unit: setup-dev
 	$(BIN)/pytest tests/unit $(ARGS)
 
 test: setup-dev
-	$(MAKE) -k -j3 --no-print-directory --output-sync=target test-integration test-e2e test-survives
+	$(MAKE) -k -j4 --no-print-directory --output-sync=target $(PARTS:%=test-%)
 
-# Three processes for two cores, since the tests mostly wait; each clears up after itself, also after a Ctrl-C.
-test-integration:
-	$(BIN)/pytest tests/integration $(ARGS)
-test-e2e:
-	$(BIN)/pytest tests/e2e --ignore tests/e2e/test_survives.py $(ARGS)
-test-survives:
-	$(BIN)/pytest tests/e2e/test_survives.py $(ARGS)
+# Four processes for two cores, since the tests mostly wait; each clears up after itself, also after a Ctrl-C.
+PARTS := node integration e2e survives
+LONG := tests/e2e/test_survives.py tests/e2e/test_github.py tests/e2e/test_run.py
+tests-node := tests/integration/guardian tests/integration/node
+tests-integration := tests/integration $(tests-node:%=--ignore %)
+tests-e2e := tests/e2e $(LONG:%=--ignore %)
+tests-survives := $(LONG)
+$(PARTS:%=test-%): test-%:
+	$(BIN)/pytest $(tests-$*) $(ARGS)
 
 # Three hosts as network namespaces, Ray on each, the real frameworks; needs root. CELLS=12 faults, drawn from SEED.
 test-cluster: setup-dev

@@ -67,7 +67,7 @@ def test_a_disk_filler_is_ended_at_its_limit(attempt: Attempt) -> None:
     limits = Limits(disk_bytes=20 << 20, disk_floor_bytes=0)
     ended = attempt.run(filler, limits=limits, watched=(str(attempt.workspace),))
     assert (ended["cause"], ended["detail"]["limit"]) == (Cause.DISK_LIMIT, "20 MiB")
-    assert float(ended["detail"]["used"]) > 20
+    assert ended["detail"]["used_bytes"] > ended["detail"]["limit_bytes"] == 20 << 20
     assert not attempt.left()
 
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup setup-dev demo test test-node test-integration test-e2e test-survives test-cluster chaos-cluster test-gpu check unit chaos lock clean
+.PHONY: setup setup-dev demo test test-cluster chaos-cluster test-gpu check unit chaos lock clean
 
 setup: .venv/.run
 setup-dev: .venv/.dev
@@ -36,15 +36,16 @@ unit: setup-dev
 	$(BIN)/pytest tests/unit $(ARGS)
 
 test: setup-dev
-	$(MAKE) -k -j4 --no-print-directory --output-sync=target $(PARTS:%=test-%)
+	$(MAKE) -k -j$(words $(PARTS)) --no-print-directory --output-sync=target $(PARTS:%=test-%)
 
-# Four processes for two cores, since the tests mostly wait; each clears up after itself, also after a Ctrl-C.
-PARTS := node integration e2e survives
-LONG := tests/e2e/test_survives.py tests/e2e/test_github.py tests/e2e/test_run.py
-tests-node := tests/integration/guardian tests/integration/node
-tests-integration := tests/integration $(tests-node:%=--ignore %)
-tests-e2e := tests/e2e $(LONG:%=--ignore %)
-tests-survives := $(LONG)
+# Six processes for two cores, since the tests mostly wait; each clears up after itself, also after a Ctrl-C.
+PARTS := guardian ray integration e2e survives github
+tests-guardian := tests/integration/guardian
+tests-ray := tests/integration/node tests/integration/ray
+tests-survives := tests/e2e/test_survives.py
+tests-github := tests/e2e/test_github.py tests/e2e/test_run.py
+tests-integration := tests/integration $(patsubst %,--ignore %,$(tests-guardian) $(tests-ray))
+tests-e2e := tests/e2e $(patsubst %,--ignore %,$(tests-survives) $(tests-github))
 $(PARTS:%=test-%): test-%:
 	$(BIN)/pytest $(tests-$*) $(ARGS)
 

@@ -179,11 +179,23 @@ class RayBackend:
             self._why = "there is no Ray head yet"
             return
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await _spawn(theirs, for_driver(self._environment, connection.token_path))
         words: deque[str] = deque(maxlen=1)
+        with ours:  # a stream closes it too, but there may be an end before there is a stream
+            with theirs:
+                process = await _spawn(theirs, for_driver(self._environment, connection.token_path))
+            exit_code = await self._serve(process, ours, connection, words)
+        self._why = why_ended(exit_code, words[0] if words else "")
+
+    async def _serve(
+        self,
+        process: asyncio.subprocess.Process,
+        channel: socket.socket,
+        connection: Connection,
+        words: deque[str],
+    ) -> int | None:
+        """Pass a driver's answers on until it ends; its exit code, and in `words` the last that it said."""
         listening = asyncio.create_task(_listen(process, words))
-        reader, writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await asyncio.open_connection(sock=channel)
         try:
             await self._converse(process, reader, writer, connection)
         except EOFError:
@@ -196,7 +208,7 @@ class RayBackend:
             writer.close()
             exit_code = await asyncio.shield(_end(process))
             await listening
-        self._why = why_ended(exit_code, words[0] if words else "")
+        return exit_code
 
     async def _converse(
         self,

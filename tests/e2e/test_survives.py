@@ -88,31 +88,8 @@ def test_what_happened_while_github_was_unreachable_is_reported_once_it_is_back(
     assert pushes.untruths() == []
 
 
-def test_stopping_leaves_nothing_and_loses_nothing(ground: Ground) -> None:
-    stack, pushes = ground.stack, mixed(ground, "stopped")
-    (running,) = pushes.push(Kind.LONG)
-    pushes.repo.wait(running.sha, lambda e: e.state is State.RUNNING)
-    wait_for(lambda: load.reservations(stack) == [f"exp-{pushes.repo.experiment(running.sha).id}-a1"], 60)
-    wait_for(lambda: load.delivery_untruths(stack) == [], 60, lambda: str(load.delivery_untruths(stack)))
-    stack.stop()
-    experiment = pushes.repo.experiment(running.sha)
-    assert experiment is not None
-    assert experiment.state is State.PENDING
-    assert experiment.progress.infrastructure_retries_used == 0
-    assert processes_of(stack) == []
-    assert marked(stack, load.attempt_keys(stack)) == []
-    assert load.attempts_on_node(stack) == []
-    assert load.parts(stack.root) == []
-    assert list(ground.temporary.iterdir()) == []
-    assert not (stack.data_dir / "up.json").exists()
-    if ground.alone:
-        assert listening() == ground.ports_before
-
-
 def test_what_a_killed_worker_left_running_ends_with_up_and_costs_no_retry(ground: Ground) -> None:
     stack, pushes = ground.stack, mixed(ground, "left")
-    if stack.process is None:  # the test before this one has stopped it
-        stack.start()
     (running,) = pushes.push(Kind.LONG, 15.0)  # longer than Ray takes to end
     pushes.repo.wait(running.sha, lambda e: e.state is State.RUNNING)
     assert stack.process is not None
@@ -130,3 +107,24 @@ def test_what_a_killed_worker_left_running_ends_with_up_and_costs_no_retry(groun
     assert experiment is not None
     assert (experiment.state, experiment.progress.infrastructure_retries_used) == (State.STOPPED, 0)
     assert [each.cause for each in stack.timeline(experiment.id) if each.state is State.PENDING][1:] == [Cause.SHUTDOWN]
+
+
+def test_stopping_leaves_nothing_and_loses_nothing(ground: Ground) -> None:
+    stack, pushes = ground.stack, mixed(ground, "stopped")
+    (running,) = pushes.push(Kind.LONG, 60.0)  # it does not end by itself before all the facts below are there
+    pushes.repo.wait(running.sha, lambda e: e.state is State.RUNNING)
+    wait_for(lambda: load.reservations(stack) == [f"exp-{pushes.repo.experiment(running.sha).id}-a1"], 60)
+    wait_for(lambda: load.delivery_untruths(stack) == [], 60, lambda: str(load.delivery_untruths(stack)))
+    stack.stop()
+    experiment = pushes.repo.experiment(running.sha)
+    assert experiment is not None
+    assert experiment.state is State.PENDING
+    assert experiment.progress.infrastructure_retries_used == 0
+    assert processes_of(stack) == []
+    assert marked(stack, load.attempt_keys(stack)) == []
+    assert load.attempts_on_node(stack) == []
+    assert load.parts(stack.root) == []
+    assert list(ground.temporary.iterdir()) == []
+    assert not (stack.data_dir / "up.json").exists()
+    if ground.alone:
+        assert listening() == ground.ports_before

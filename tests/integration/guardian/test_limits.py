@@ -81,7 +81,7 @@ def test_an_innocent_command_on_a_full_disk_is_no_users_fault(attempt: Attempt) 
 
 
 def test_control_groups_are_gone_after_the_end(attempt: Attempt) -> None:
-    attempt.start("sleep 0.3", limits=Limits(memory_bytes=MEMORY, pids=50))
+    attempt.start("sleep 1000", limits=Limits(memory_bytes=MEMORY, pids=50))
     begun = guardian_client.started_of(attempt.directory)
     assert begun is not None
     if not begun["cgroups"]:
@@ -90,6 +90,7 @@ def test_control_groups_are_gone_after_the_end(attempt: Attempt) -> None:
         members = [int(line) for line in Path(path, "cgroup.procs").read_text().split()]
         assert members
         assert attempt.processes()[0] not in members
+    guardian_client.stop(attempt.directory, 0.0)
     attempt.end()
     assert not any(Path(path).exists() for path in begun["cgroups"])
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: setup setup-dev demo test test-cluster chaos-cluster test-gpu check unit chaos lock clean
+.PHONY: setup setup-dev demo test bench test-cluster chaos-cluster test-gpu check unit chaos lock clean
 
 setup: .venv/.run
 setup-dev: .venv/.dev
@@ -61,6 +61,17 @@ chaos-cluster: setup-dev
 test-gpu: setup-dev
 	$(BIN)/pytest tests/gpu $(ARGS)
 
+# How fast, beside a peer or a floor of the same run: make bench ARGS="queue intake". Its environment has Ray's jobs API.
+bench: .bench/.run
+	.bench/bin/python -m tests.bench $(ARGS)
+.bench/.run: requirements-dev.txt pyproject.toml requirements-uv.txt | .venv/bin/uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .bench
+	$(BIN)/uv pip sync --quiet --require-hashes --python .bench/bin/python requirements-dev.txt
+	$(BIN)/uv pip install --quiet --python .bench/bin/python \
+	    "ray[default]==$$(sed -n 's/^ray==\([0-9.]*\).*/\1/p' requirements.txt)"
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python .bench/bin/python -e .
+	touch $@
+
 # Kills at length, on SQLite and PostgreSQL, with GitHub's faults: make chaos N=20 SEED=7
 N ?= 10
 SEED ?= 1
@@ -77,4 +88,4 @@ lock:
 	awk '/^[a-z]/ {keep = /^uv==/} keep' requirements.txt > requirements-uv.txt
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .bench .mypy_cache .ruff_cache .pytest_cache

@@ -1,6 +1,5 @@
 """The command line: `descent demo | up | web | worker | run | check | cancel | doctor`."""
 
-import asyncio
 import os
 import sys
 import time
@@ -112,6 +111,8 @@ def web() -> None:
 @app.command()
 def worker() -> None:
     """Run the walk: intake, launch and report. SIGTERM leaves what runs; SIGINT puts it back into the queue."""
+    import asyncio
+
     from ci_bot.app import work
 
     raise typer.Exit(asyncio.run(work(settings(), os.environ)))
@@ -191,6 +192,8 @@ def cancel(number: Annotated[str, typer.Argument(metavar="NUMBER", help="The exp
 @app.command()
 def doctor() -> None:
     """Check the set-up: settings, database, disk, Ray, isolation, GitHub; say what to do about each problem."""
+    import asyncio
+
     from ci_bot.doctor import examine
 
     raise typer.Exit(asyncio.run(examine(os.environ)))

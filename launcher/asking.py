@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from launcher.attempt import Ended
 from launcher.backend import AgentClient, Backend, BackendError, HeadLost, NodeUnavailable
-from launcher.experiment import HeldNode
+from launcher.experiment import Held, HeldNode
 from launcher.node_types import NodeError, NodeStatus
 from launcher.state import Cause
 
@@ -18,6 +19,8 @@ NODE_LOST_S = 15.0
 HEAD_S = 3.0
 """What a living head takes to answer, at most."""
 POLL_S = 0.25
+BEAT_S = 2.0
+"""How often a node that is busy, or Ray, is asked whether what is held is still there."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,12 @@ class Asking:
 
     backend: Backend
 
-    async def node(self, node: HeldNode, call: Callable[[], Awaitable[T]]) -> T:
-        """A node's answer; an agent that restarts gets NODE_LOST_S to come back, one whose node has gone none.
+    async def node(self, node: HeldNode, call: Callable[[], Awaitable[T]], *, met: bool = True) -> T:
+        """A node's answer, for which a living one may take its time.
+
+        An agent that restarts gets NODE_LOST_S to come back, one whose node has gone none. Beside a call that takes
+        long something cheap is asked, so that what has died is noticed as soon. A node that was not `met` before may
+        only now be beginning: of that one Ray's word alone counts.
 
         Raises:
             Ended: the node could not do it, or is lost.
@@ -38,10 +45,47 @@ class Asking:
                 return await call()
             except NodeUnavailable as error:
                 if await self._has_left(node):
-                    raise Ended(Cause.NODE_LOST, node=node.host, why="it left the cluster") from error
+                    raise _left(node) from error
                 raise
 
-        return await self._ask(node, ask)
+        return await _unless(self._ask(node, ask), self._until_lost(node, met=met))
+
+    async def _until_lost(self, node: HeldNode, *, met: bool) -> NoReturn:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            with suppress(BackendError, TimeoutError):  # the head is silent, which the call itself will hear of
+                async with asyncio.timeout(HEAD_S):
+                    if await self._has_left(node):
+                        raise _left(node)
+            if met:
+                await self.status(node, within_s=NODE_LOST_S - BEAT_S)
+
+    async def while_reserved(self, held: Held, step: Awaitable[T]) -> T:
+        """What comes of a step, if the reservation lasts so long.
+
+        Raises:
+            Ended: it is lost; names a node that took it along.
+        """
+        return await _unless(step, self._until_reservation_ends(held))
+
+    async def _until_reservation_ends(self, held: Held) -> NoReturn:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            if lost := await self.reservation_lost(held):
+                raise lost
+
+    async def reservation_lost(self, held: Held) -> Ended | None:
+        """The end that Ray's word on a reservation means, if any; of its silence the nodes' watches hear too."""
+        with suppress(BackendError):
+            reservation = await self.backend.reservation(held.group)
+            if reservation.state in {"lost", "absent"}:
+                capacity = await self.backend.capacity()
+                if capacity.cluster_id != held.cluster_id:
+                    return another_head()
+                alive = {each.node_id for each in capacity.alive}
+                gone = next((node for node in held.nodes if node.node_id not in alive), None)
+                return _left(gone) if gone else Ended(Cause.RESERVATION_LOST, why=reservation.why or reservation.state)
+        return None
 
     async def _has_left(self, node: HeldNode) -> bool:
         return all(each.node_id != node.node_id for each in (await self.backend.capacity()).alive)
@@ -67,27 +111,33 @@ class Asking:
         except BackendError as error:
             raise Ended(Cause.HEAD_LOST, why=str(error)) from error
 
-    async def status(self, node: HeldNode) -> NodeStatus:
+    async def status(self, node: HeldNode, *, within_s: float = NODE_LOST_S) -> NodeStatus:
         """The node's word on the attempt, asked of its successor too.
 
         Raises:
-            Ended: nobody answers for NODE_LOST_S.
+            Ended: nobody answers within that time.
         """
 
+        why = f"it has not answered for {within_s:.0f} s"
+
         async def ask() -> NodeStatus:
-            agent = await self.agent_of(node)
-            if agent is None:
-                raise NodeUnavailable(f"{node.host} is not in the cluster")
-            return (await agent.status([node.key]))[node.key]
+            nonlocal why
+            try:
+                agent = await self.agent_of(node)
+                if agent is None:
+                    raise NodeUnavailable(f"{node.host} is not in the cluster")
+                return (await agent.status([node.key]))[node.key]
+            except BackendError as error:
+                why = error.why
+                raise
 
         try:
-            async with asyncio.timeout(NODE_LOST_S + 1):  # a node that is cut off does not even refuse
+            async with asyncio.timeout(within_s):  # a node that is cut off does not even refuse
                 return await self._ask(node, ask)
         except TimeoutError as error:
-            silent = f"it has not answered for {NODE_LOST_S:.0f} s"
             if not await self._head_answers():  # through which the question goes
-                raise Ended(Cause.HEAD_LOST, why=silent) from error
-            raise Ended(Cause.NODE_LOST, node=node.host, why=silent) from error
+                raise Ended(Cause.HEAD_LOST, why=why) from error
+            raise Ended(Cause.NODE_LOST, node=node.host, why=why) from error
 
     async def _head_answers(self) -> bool:
         try:
@@ -135,6 +185,27 @@ class Asking:
         if silent is not None:
             raise NodeUnavailable(f"what may be its successor does not say who it is: {silent}") from silent
         return None
+
+
+def another_head() -> Ended:
+    """The end of what another head does not know. Pure."""
+    return Ended(Cause.HEAD_LOST, why="another one took its place")
+
+
+def _left(node: HeldNode) -> Ended:
+    return Ended(Cause.NODE_LOST, node=node.host, why="it left the cluster")
+
+
+async def _unless(step: Awaitable[T], end: Awaitable[NoReturn]) -> T:
+    """What comes of a step, unless the end is there first, which is raised."""
+    asked, ended = asyncio.ensure_future(step), asyncio.ensure_future(end)
+    try:
+        await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+        return asked.result() if asked.done() else ended.result()
+    finally:
+        for task in (asked, ended):
+            task.cancel()
+        await asyncio.gather(asked, ended, return_exceptions=True)
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:

@@ -1,6 +1,7 @@
 """Drives one attempt: reserve, prepare, connect, run, tear down; every step may be taken again after any crash."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -23,6 +24,9 @@ __all__ = ["Attempt", "Drive", "Journal", "Rules"]
 
 PROVISIONING_S = 900.0
 NETWORK_S = 120.0
+RETURNED_S = 60.0
+"""What PROVISIONING may take at least after each piece of an earlier attempt's artifacts that a node has got back: of
+those there may be 200 GB, which no fixed deadline fits. One that does not get on with them is ended all the same."""
 TAKEN_UP_S = 60.0
 """What a state may take at least after a worker took the attempt up, however long there was none."""
 
@@ -51,6 +55,8 @@ class Drive:
         self._interruption: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._logs: dict[int, LogCopy] = {}
         self._telling = asyncio.Lock()
+        self._not_before = -math.inf
+        """On the loop's clock: the deadline of the current state is not over before."""
 
     def interrupt(self, cause: Cause, **detail: Any) -> None:
         """End the attempt for a wish or a shutdown."""
@@ -112,10 +118,16 @@ class Drive:
         if self._interruption.done():
             raise self._interruption.result()
         limit_s, overdue = deadline
+        loop = asyncio.get_running_loop()
+        until, self._not_before = loop.time() + limit_s, -math.inf
         task = asyncio.ensure_future(step())
         try:
             either: set[asyncio.Future[Any]] = {task, self._interruption}
-            await asyncio.wait(either, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            done, left_s = set[asyncio.Future[Any]](), limit_s
+            while not done:
+                done, _ = await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                if (left_s := max(until, self._not_before) - loop.time()) <= 0:
+                    break
             if task.done():
                 return task.result()
             raise self._interruption.result() if self._interruption.done() else overdue
@@ -141,7 +153,7 @@ class Drive:
     async def _provision(self) -> Signal:
         """Reserve the gang, then make code and environment ready on every node."""
         group = self._group
-        gang = Gang(self.attempt, self._asking, self.rules, group, self.keep)
+        gang = Gang(self.attempt, self._asking, self.rules, group, self.keep, self._returned)
         placed = await gang.place()
         if placed is None:
             self.held = Held(before=self.held.before)
@@ -151,8 +163,12 @@ class Drive:
         self.held = replace(await gang.nodes_of(placed), before=self.held.before)
         await self._hold()  # before anything is there
         await self._tell_of_storage(self.held.before)
-        self.held = replace(self.held, nodes=tuple(await together(gang.prepare(node) for node in self.held.nodes)))
+        prepared = together(gang.prepare(node) for node in self.held.nodes)
+        self.held = replace(self.held, nodes=tuple(await self._asking.while_reserved(self.held, prepared)))
         return Signal.NODES_READY
+
+    def _returned(self) -> None:
+        self._not_before = asyncio.get_running_loop().time() + RETURNED_S
 
     async def _tell_of_storage(self, before: tuple[str, ...]) -> None:
         elsewhere = sorted({node.host for node in self.held.nodes} - set(before))
@@ -174,16 +190,16 @@ class Drive:
 
     async def _report(self) -> Signal:
         """Every node has given its address with its facts, and reserves the ports that the gang needs there."""
-        self.held = await self._network.reserve(self.held)
+        self.held = await self._asking.while_reserved(self.held, self._network.reserve(self.held))
         return Signal.NODES_REPORTED
 
     async def _start(self) -> Signal:
         """Connect the nodes, once: whatever listens on their ports later is the commands' own; then start."""
         if len(self.held.nodes) > 1 and not self.held.connected:
-            await self._network.connect(self.held)
+            await self._asking.while_reserved(self.held, self._network.connect(self.held))
             self.held = replace(self.held, connected=True)
             await self._hold()
-        self.held = await self._network.start(self.held)
+        self.held = await self._asking.while_reserved(self.held, self._network.start(self.held))
         self.running_at = self.now()
         return Signal.COMMANDS_STARTED
 

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,8 +17,13 @@ from launcher.node_types import Daemon, NodeError
 from launcher.state import Cause
 
 RECORD = "daemons.jsonl"
+GONE = "mpiruns-gone.jsonl"
 MOST = 4096
 """As many as one attempt may have started on one node."""
+MAX_COMMAND_BYTES = (128 << 10) - 1
+"""What Linux takes as one argument (MAX_ARG_STRLEN), less the zero at its end."""
+MAX_WAITING_BYTES = 32 << 20
+"""What the commands of one attempt may hold in memory here until they are started."""
 ID = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"(?:^|[/\s])(orted|prted|hydra_pmi_proxy|hydra_bstrap_proxy)(?=\s|$)")
 _NAMELESS = re.compile(r"signal ([1-9]|[1-5]\d|6[0-4])")
@@ -47,33 +53,59 @@ def recorded(attempt: Path) -> dict[str, Daemon]:
     return found
 
 
+def mpirun_gone(attempt: Path) -> dict[str, float]:
+    """When the mpirun of daemons on other nodes had gone, by their ids."""
+    try:
+        lines = (attempt / GONE).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return {}
+    found = {}
+    for line in lines:
+        with suppress(ValueError):  # torn by a full disk
+            daemon_id, at = json.loads(line)
+            found[str(daemon_id)] = float(at)
+    return found
+
+
 class Daemons:
     """The daemons of one attempt on this node. Each order is carried out once, however often it is given."""
 
     def __init__(self, attempt: Path, changed: Callable[[], None]) -> None:
         self._attempt, self._changed = attempt, changed
         self._begun = recorded(attempt)
+        self._gone = mpirun_gone(attempt)
         self._orders: dict[str, str] = {}
         self._condition = threading.Condition()
 
-    def order(self, launch_id: str, command: str) -> dict[str, str] | None:
-        """Take an order; what the node's main process is to be told, None when it was told before.
+    def order(self, launch_id: str, command: str) -> bool:
+        """Take an order; False when it was given before.
 
         Raises:
-            NodeError: there were too many.
+            NodeError: it is too long, or there were too many.
         """
+        if not ID.fullmatch(launch_id) or len(command.encode(errors="replace")) > MAX_COMMAND_BYTES:
+            raise NodeError(Cause.DAEMON_LOST, f"a command of at most {MAX_COMMAND_BYTES} bytes is wanted")
         with self._condition:
             if launch_id in self._begun or launch_id in self._orders:
-                return None
+                return False
             if len(self._begun) + len(self._orders) >= MOST:
                 raise NodeError(Cause.DAEMON_LOST, f"{MOST} processes were started there, which is the most")
+            if sum(map(sys.getsizeof, (command, *self._orders.values()))) > MAX_WAITING_BYTES:
+                why = f"the commands that wait there to be started hold {MAX_WAITING_BYTES} bytes, which is the most"
+                raise NodeError(Cause.DAEMON_LOST, why)
             self._orders[launch_id] = command
-        return _told(launch_id, command)
+        return True
 
-    def waiting(self) -> list[dict[str, str]]:
-        """The orders that nobody has carried out yet."""
+    def waiting(self) -> list[str]:
+        """The ids of the orders that nobody has carried out yet."""
         with self._condition:
-            return [_told(launch_id, command) for launch_id, command in self._orders.items()]
+            return list(self._orders)
+
+    def told(self, launch_id: str) -> dict[str, str] | None:
+        """What the node's main process is to be told of an order; None when nothing of it is left to do."""
+        with self._condition:
+            command = self._orders.get(launch_id)
+        return None if command is None else {"id": launch_id, "name": name_of(command), "command": command}
 
     def hear(self, message: Mapping[str, Any]) -> str | None:
         """Note what the node's main process says: something has begun, or ended; the id of what ended.
@@ -82,9 +114,9 @@ class Daemons:
             ValueError: it makes no sense. What says it is beside the user's code, and may be that.
         """
         if "began" in message:
-            self._note(_daemon(message["began"]))
+            self._note(_begun(message["began"]))
         elif "ended" in message:
-            ended = _daemon(message["ended"])
+            ended = _ended(message["ended"])
             self._note(ended)
             return ended.id
         return None
@@ -92,12 +124,13 @@ class Daemons:
     def _note(self, daemon: Daemon) -> None:
         with self._condition:
             known = self._begun.get(daemon.id)
-            news = known is None or (_runs(known) and not _runs(daemon))
-            if news and (known or len(self._begun) < MOST):
+            # What is no news changes nothing, here or on the disk: who says it may say it for ever.
+            news = len(self._begun) < MOST if known is None else _runs(known) and not _runs(daemon)
+            if news:
                 durable.append(str(self._attempt / RECORD), json.dumps(asdict(daemon)).encode() + b"\n")
                 self._begun[daemon.id] = daemon
+                self._condition.notify_all()
             self._orders.pop(daemon.id, None)
-            self._condition.notify_all()
         if news:
             self._changed()
 
@@ -110,6 +143,22 @@ class Daemons:
         with self._condition:
             self._condition.wait_for(ended, timeout_s)
             return self._begun.get(launch_id)
+
+    def note_mpirun_gone(self, launch_id: str, at: float) -> None:
+        """The mpirun that had a daemon started on another node has gone before that daemon's end was known here."""
+        with self._condition:
+            news = launch_id not in self._gone and len(self._gone) < MOST
+            if news:
+                durable.append(str(self._attempt / GONE), json.dumps([launch_id, at]).encode() + b"\n")
+                self._gone[launch_id] = at
+        if news:
+            self._changed()
+
+    @property
+    def mpirun_gone(self) -> dict[str, float]:
+        """When that was, by the daemons' ids."""
+        with self._condition:
+            return dict(self._gone)
 
     def all(self) -> tuple[Daemon, ...]:
         """Those that have begun, in their order."""
@@ -127,23 +176,34 @@ def _runs(daemon: Daemon) -> bool:
     return daemon.exit_code is None and daemon.signal is None
 
 
-def _told(launch_id: str, command: str) -> dict[str, str]:
-    return {"id": launch_id, "name": name_of(command), "command": command}
-
-
-def _daemon(said: Any) -> Daemon:
+def _begun(said: Any) -> Daemon:
     """What a sandbox says of a daemon, as far as it may be believed."""
-    if not isinstance(said, dict) or not ID.fullmatch(str(said.get("id"))):
+    if not isinstance(said, dict):
+        raise ValueError("no daemon")
+    daemon_id, name = said.get("id"), said.get("name")
+    if not isinstance(daemon_id, str) or not ID.fullmatch(daemon_id):
         raise ValueError("no id")
-    exit_code, number, at = said.get("exit_code"), said.get("signal"), said.get("at")
-    if number is not None and number not in signal.Signals.__members__ and not _NAMELESS.fullmatch(str(number)):
-        raise ValueError("no signal")
-    if exit_code is not None and (not isinstance(exit_code, int) or not 0 <= exit_code <= 255):
-        raise ValueError("no exit code")
-    if at is not None and (not isinstance(at, int | float) or not at >= 0):
+    if not isinstance(name, str):
+        raise ValueError("no name")
+    return Daemon(id=daemon_id, name=_plain(name), exit_code=None, signal=None, at=None)
+
+
+def _ended(said: Any) -> Daemon:
+    """What it says of one's end: an exit code or a signal, and when."""
+    begun, now = _begun(said), time.time()
+    exit_code, killed_by, at = said.get("exit_code"), said.get("signal"), said.get("at")
+    if type(at) not in {int, float} or not at >= 0:  # no bool, and no NaN
         raise ValueError("no time")
-    at = at if at is None else min(float(at), time.time())
-    return Daemon(id=said["id"], name=_plain(str(said.get("name", ""))), exit_code=exit_code, signal=number, at=at)
+    at = float(at) if at < now else now
+    if killed_by is None and type(exit_code) is int and 0 <= exit_code <= 255:
+        return replace(begun, exit_code=exit_code, at=at)
+    if exit_code is None and isinstance(killed_by, str) and _is_signal(killed_by):
+        return replace(begun, signal=killed_by, at=at)
+    raise ValueError("no end")
+
+
+def _is_signal(name: str) -> bool:
+    return name in signal.Signals.__members__ or _NAMELESS.fullmatch(name) is not None
 
 
 def _plain(text: str) -> str:

@@ -1,6 +1,7 @@
 """The nodes of one attempt: reserved together, then each given code, workspace and environment."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -8,7 +9,7 @@ from launcher.asking import POLL_S, Asking, together
 from launcher.attempt import Attempt, Ended, Rules
 from launcher.backend import AgentClient, NodeCapacity, Reservation
 from launcher.experiment import Held, HeldNode, NodeState, Topology
-from launcher.keep import Keep
+from launcher.keep import Keep, artifacts_so_far
 from launcher.node_types import PrepareOrder
 from launcher.placement import avoiding, bundles, needs
 from launcher.state import Cause
@@ -27,6 +28,8 @@ class Gang:
     rules: Rules
     name: str
     keep: Keep
+    returned: Callable[[], None]
+    """Told of each piece of an earlier attempt that is back on a node."""
 
     async def place(self) -> Reservation | None:
         """The placed reservation, or None when there was no room within PLACEMENT_S."""
@@ -82,7 +85,7 @@ class Gang:
             machine_type=specification.groups[member.group.source].machine_type,
             decides=member.decides,
         )
-        facts = await self.asking.node(node, self.asking.backend.agent(node.node_id).facts)
+        facts = await self.asking.node(node, self.asking.backend.agent(node.node_id).facts, met=False)
         return replace(
             node,
             address=facts.address or node.address,
@@ -111,19 +114,15 @@ class Gang:
 
     async def _put_back(self, node: HeldNode, agent: AgentClient) -> None:
         """What an earlier attempt left among its artifacts is there again, so that training can resume."""
-        stores = (
-            self.keep.artifacts(self.attempt.experiment_id, attempt, node.place)
-            for attempt in range(self.attempt.progress.attempt - 1, 0, -1)
-        )
-        store = next((store for store in stores if store.directory.is_dir()), None)
-        if store is None:
-            return
-        for stored in await asyncio.to_thread(store.files):
+        experiment_id, before = self.attempt.experiment_id, range(1, self.attempt.progress.attempt)
+        stores = [self.keep.artifacts(experiment_id, attempt, node.place) for attempt in before]
+        for store, stored in await asyncio.to_thread(artifacts_so_far, stores):
             offset, last = 0, False
             while not last:
                 data, last = await asyncio.to_thread(store.read, stored.path, offset, CHUNK_BYTES)
                 put = partial(agent.put_artifact, node.key, stored.path, offset, data, last)
                 await self.asking.node(node, put)
+                self.returned()
                 offset += len(data)
 
     def _isolation(self, node: HeldNode, capable: str, why: str) -> str:

@@ -2,12 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from launcher.guardian import durable
 from launcher.guardian.segments import Segments
 
 
@@ -48,10 +49,17 @@ class StoredFile:
 
 
 class ArtifactStore:
-    """The artifacts of one attempt."""
+    """The artifacts of one attempt.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: where they lie.
+        beside: how the names of what is kept of them begin that is nobody's artifact; outside of the directory.
+    """
+
+    def __init__(self, directory: Path, beside: Path) -> None:
         self.directory = directory
+        self._part = beside.with_name(f"{beside.name}.part")
+        self._whole = beside.with_name(f"{beside.name}.whole")
 
     @contextmanager
     def receive(self, path: str, size: int) -> Iterator[Receiving]:
@@ -66,7 +74,7 @@ class ArtifactStore:
                 yield Receiving(nowhere, offset=size)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = self.directory.with_name(f"{self.directory.name}.part")  # beside what is kept: it is nobody's artifact
+        part = self._part
         try:
             with part.open("wb") as file:
                 receiving = Receiving(file)
@@ -78,6 +86,20 @@ class ArtifactStore:
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
+
+    def seal(self) -> None:
+        """Say that everything is here, durably.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        self._whole.parent.mkdir(parents=True, exist_ok=True)
+        durable.write(str(self._whole), b"")
+
+    @property
+    def is_whole(self) -> bool:
+        """Everything that the attempt left is here."""
+        return self._whole.exists()
 
     def locate(self, path: str) -> Path:
         """Where a file of this path lies.
@@ -108,6 +130,31 @@ class ArtifactStore:
         return sorted(found, key=lambda file: file.path)
 
 
+def artifacts_so_far(stores: Sequence[ArtifactStore]) -> list[tuple[ArtifactStore, StoredFile]]:
+    """What successive attempts have left, and which of them each file is of.
+
+    A store that is not whole does not say what its attempt had not left. So it begins with the last whole one, and what
+    is there of later ones replaces what it has, also where a file has become a directory or the other way about.
+
+    Args:
+        stores: of the attempts on one node, the oldest first.
+    """
+    first = max((number for number, store in enumerate(stores) if store.is_whole), default=0)
+    found: dict[str, tuple[ArtifactStore, StoredFile]] = {}
+    for store in stores[first:]:
+        newer = {file.path: (store, file) for file in store.files()}
+        above = {parent for path in newer for parent in _parents(path)}
+        kept = {
+            path: each for path, each in found.items() if path not in above and newer.keys().isdisjoint(_parents(path))
+        }
+        found = kept | newer
+    return [found[path] for path in sorted(found)]
+
+
+def _parents(path: str) -> list[str]:
+    return [str(parent) for parent in PurePosixPath(path).parents]
+
+
 class Keep:
     """One directory with everything that outlives an attempt."""
 
@@ -122,7 +169,8 @@ class Keep:
 
     def artifacts(self, experiment_id: int, attempt: int, node: str = "") -> ArtifactStore:
         """The artifacts of an attempt, or of one of its nodes: below its name, "worker-0", where there are several."""
-        return ArtifactStore(self.root / "artifacts" / str(experiment_id) / str(attempt) / node)
+        directory = self.root / "artifacts" / str(experiment_id) / str(attempt)
+        return ArtifactStore(directory / node, directory.with_name(f"{attempt}.{node}" if node else str(attempt)))
 
     def code(self, key: str) -> CodeArchive:
         """The archive of a commit, which may not be here yet."""

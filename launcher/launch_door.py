@@ -1,4 +1,8 @@
-"""One attempt's socket: takes in who connects from the sandbox, passes a launch on to a peer, pushes orders."""
+"""One attempt's socket: takes in who connects from the sandbox, passes a launch on to a peer, gives out orders.
+
+Whoever connects may be hostile: each has a thread of its own, of which there are only so many, and nothing that can
+block on one of them is done while the lock is held.
+"""
 
 import os
 import select
@@ -7,21 +11,27 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from launcher import mpi
 from launcher.backend import NodeUnavailable
-from launcher.daemons import ID, Daemons
+from launcher.daemons import ID, MAX_COMMAND_BYTES, Daemons
 from launcher.mpi import talk
 from launcher.node_types import Daemon, Launch, LaunchPeer, NodeError
 
-MOST_CONNECTIONS = 1024
+SPARE_CONNECTIONS = 64
+MPIRUNS = 8
+"""How many connections one attempt may have at once: the spare ones, and those of so many mpiruns on all its peers."""
 BACKLOG = 128
 HELLO_S = 10.0
-SEND_S = 10.0
+"""Within this time a connection has said all of its first message."""
+SEND_S = 10
+PIECE_BYTES = 65536
 POLL_S = 5.0
 PAUSE_S = 0.5
 NOTICE_S = 10.0
@@ -39,6 +49,15 @@ Raises:
 """
 
 
+@dataclass(frozen=True)
+class _Request:
+    """A command that is to run on a peer."""
+
+    launch_id: str
+    host: str
+    command: str
+
+
 class Door:
     """Listens in an attempt's launch directory until it is closed."""
 
@@ -53,17 +72,18 @@ class Door:
     ) -> None:
         self.launch, self.daemons = launch, daemons
         self._name, self._peer = name, peer
+        self._most = SPARE_CONNECTIONS + MPIRUNS * len(launch.peers)
         self._connections: set[socket.socket] = set()
-        self._serving: socket.socket | None = None
+        self._serving: tuple[socket.socket, int] | None = None  # the main process, and what wakes who attends it
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
         self._listener = _listen(directory)
         self._thread = threading.Thread(target=self._accept, name=f"launch-{directory.parent.name}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Listen no more and let go of everyone; they come again to a successor."""
-        self._closed = True
+        self._closed.set()
         with self._lock:
             for connection in self._connections:
                 _shut(connection)
@@ -71,118 +91,172 @@ class Door:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def push(self, order: dict[str, str]) -> None:
-        """Tell the node's main process what to run; when it can't be told now, it is when it connects again."""
+    def wake(self) -> None:
+        """There is something new to run; when the node's main process can't be told now, it is when it connects."""
         with self._lock:
             if self._serving is not None:
-                self._send(self._serving, {"run": order})
+                os.eventfd_write(self._serving[1], 1)
 
     # --- who connects ------------------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
         with self._listener:
-            while not self._closed:
+            while not self._closed.is_set():
                 try:
                     connection, _ = self._listener.accept()
                 except OSError:
-                    if not self._closed:
-                        time.sleep(PAUSE_S)  # out of descriptors: some will come back
-                    continue
-                with self._lock:
-                    full = self._closed or len(self._connections) >= MOST_CONNECTIONS
-                    if not full:
-                        self._connections.add(connection)
-                if full:
-                    connection.close()
+                    self._closed.wait(PAUSE_S)  # out of descriptors: some will come back
                 else:
-                    threading.Thread(target=self._attend, args=(connection,), daemon=True).start()
+                    self._admit(connection)
+
+    def _admit(self, connection: socket.socket) -> None:
+        with self._lock:
+            full = len(self._connections) >= self._most
+            if not full and not self._closed.is_set():
+                self._connections.add(connection)
+        try:
+            if full:
+                connection.setblocking(False)
+                _refuse(connection, f"{self._most} connections to this node's agent are open, which is the most")
+            elif not self._closed.is_set():
+                threading.Thread(target=self._attend, args=(connection,), daemon=True).start()
+                return
+        except (OSError, RuntimeError):
+            pass  # it is gone, or there are no threads: it will come again
+        self._let_go(connection)
+
+    def _let_go(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._connections.discard(connection)
+            connection.close()
 
     def _attend(self, connection: socket.socket) -> None:
+        lines = talk.Lines()
         try:
-            _limit(connection, socket.SO_RCVTIMEO, HELLO_S)
-            _limit(connection, socket.SO_SNDTIMEO, SEND_S)
-            said = talk.messages(connection)
-            hello = next(said, {})
-            _limit(connection, socket.SO_RCVTIMEO, 0)
-            if hello.get("op") == "launch":
-                self._pass_on(connection, hello)
-            elif hello.get("op") == "serve" and self.launch.serves:
-                self._serve(connection)
-                for message in said:
-                    if (ended := self.daemons.hear(message)) is not None:
-                        with self._lock:
-                            self._send(connection, {"noted": ended})
+            # https://man7.org/linux/man-pages/man7/socket.7.html
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_S, 0))
+            request, more = _hello(connection, lines)
+            if request is not None:
+                del lines, more  # it may be here for days
+                self._pass_on(connection, request)
+            elif self.launch.serves:
+                self._serve(connection, lines, more)
         except (OSError, ValueError):
             pass  # it is gone, or it isn't one of our programs
         finally:
-            with self._lock:
-                self._connections.discard(connection)
-                if self._serving is connection:
-                    self._serving = None
-                connection.close()
+            self._let_go(connection)
 
-    def _serve(self, connection: socket.socket) -> None:
+    # --- the node's main process -------------------------------------------------------------------------------------
+
+    def _serve(self, connection: socket.socket, lines: talk.Lines, heard: list[dict[str, Any]]) -> None:
+        """Give out orders and hear what became of them, until it goes or comes again."""
+        wake = os.eventfd(1)  # something may wait already
         with self._lock:
-            self._serving = connection
-            for order in self.daemons.waiting():
-                self._send(connection, {"run": order})
-
-    def _send(self, connection: socket.socket, message: dict[str, Any]) -> None:
+            former, self._serving = self._serving, (connection, wake)
+            if former is not None:
+                _shut(former[0])
         try:
-            talk.send(connection, message)
-        except OSError:
-            _shut(connection)  # what it has half of, it will be told again
+            self._hear(connection, heard)
+            self._take_turns(connection, lines, wake)
+        finally:
+            with self._lock:
+                if self._serving == (connection, wake):
+                    self._serving = None
+                os.close(wake)
+
+    def _take_turns(self, connection: socket.socket, lines: talk.Lines, wake: int) -> None:
+        given: set[str] = set()
+        orders: deque[str] = deque()
+        ready = select.poll()
+        ready.register(wake, select.POLLIN)
+        while True:
+            ready.register(connection, select.POLLIN | (select.POLLOUT if orders else 0))
+            events = dict(ready.poll())
+            if wake in events:
+                os.eventfd_read(wake)
+                orders.extend(each for each in self.daemons.waiting() if each not in given)
+                given.update(orders)
+            event = events.get(connection.fileno(), 0)
+            if event & ~select.POLLOUT:
+                if not (data := connection.recv(PIECE_BYTES)):
+                    return
+                self._hear(connection, lines.take(data))
+            # One at a time, and only if it reads: else each might wait for the other to read.
+            if event & select.POLLOUT and (order := self.daemons.told(orders.popleft())) is not None:
+                talk.send(connection, {"run": order})
+
+    def _hear(self, connection: socket.socket, messages: Iterable[dict[str, Any]]) -> None:
+        for message in messages:
+            if (ended := self.daemons.hear(message)) is not None:
+                talk.send(connection, {"noted": ended})
 
     # --- a launch that goes to a peer --------------------------------------------------------------------------------
 
-    def _pass_on(self, connection: socket.socket, hello: dict[str, Any]) -> None:
-        launch_id, host, command = (str(hello.get(name, "")) for name in ("id", "host", "command"))
+    def _pass_on(self, connection: socket.socket, request: _Request) -> None:
         talk.send(connection, {})  # heard
-        if host == self._name:
+        if request.host == self._name:
             talk.send(connection, {"here": True})
             return
-        peer = self.launch.peers.get(host)
-        if self._peer is None or peer is None or not ID.fullmatch(launch_id):
-            _refuse(connection, self._unknown(host))
+        peer = self.launch.peers.get(request.host)
+        if self._peer is None or peer is None:
+            _refuse(connection, self._unknown(request.host))
             return
+        if len(request.command) > MAX_COMMAND_BYTES:
+            _refuse(connection, f"a command of at most {MAX_COMMAND_BYTES} bytes is wanted")
+            return
+        over = threading.Event()
+        minding = threading.Thread(target=self._mind, args=(connection, request.launch_id, over), daemon=True)
+        minding.start()
         try:
-            self._follow(connection, host, peer, (launch_id, command))
+            self._follow(connection, request, peer, over)
         except NodeError as error:
-            _refuse(connection, f"node {host}: {error.why}")
+            over.set()
+            _refuse(connection, f"node {request.host}: {error.why}")
+        finally:
+            over.set()
+            _shut(connection)  # wakes who minds it
+            minding.join()
+
+    def _mind(self, connection: socket.socket, launch_id: str, over: threading.Event) -> None:
+        """Note when a launch agent goes before it was told of an end: its mpirun has gone."""
+        _readable(connection, None)
+        if not over.is_set() and not self._closed.is_set():
+            self.daemons.note_mpirun_gone(launch_id, time.time())
 
     def _unknown(self, host: str) -> str:
         if self.launch.serves:
             return f"{self._name} only serves the mpirun of another node, and can start nothing on {host}"
         return f"no node named {host} in this experiment; nodes are {', '.join([self._name, *self.launch.peers])}"
 
-    def _follow(self, connection: socket.socket, host: str, peer: LaunchPeer, order: tuple[str, str]) -> None:
+    def _follow(self, connection: socket.socket, request: _Request, peer: LaunchPeer, over: threading.Event) -> None:
         """Have a peer run a command, and tell its end."""
         began = heard_at = time.monotonic()
         told = begun = False
-        while not self._closed and not _gone(connection):
+        while not self._closed.is_set() and not _readable(connection, 0):  # it has no more to say, but may go
             why = "its preparation still runs"
             try:
-                daemon = self._ask(peer, order, begun=begun)
+                daemon = self._ask(peer, request, begun=begun)
                 heard_at, begun = time.monotonic(), daemon is not None
                 if daemon is not None and (code := code_of(daemon)) is not None:
+                    over.set()
                     talk.send(connection, {"code": code})
                     return
             except NodeUnavailable as error:
                 why, begun = f"it can't be reached: {error.why}", False
                 if time.monotonic() - heard_at > UNREACHED_S:
-                    _refuse(connection, f"node {host} can't be reached: {error.why}")
+                    over.set()
+                    _refuse(connection, f"node {request.host} can't be reached: {error.why}")
                     return
-                time.sleep(PAUSE_S)
+                self._closed.wait(PAUSE_S)
             if not begun and not told and time.monotonic() - began > NOTICE_S:
-                talk.send(connection, {"say": f"descent: waiting for node {host}: {why}"})
+                talk.send(connection, {"say": f"descent: waiting for node {request.host}: {why}"})
                 told = True
 
-    def _ask(self, peer: LaunchPeer, order: tuple[str, str], *, begun: bool) -> Daemon | None:
+    def _ask(self, peer: LaunchPeer, request: _Request, *, begun: bool) -> Daemon | None:
         assert self._peer is not None  # asked before  # noqa: S101
-        launch_id, command = order
         if not begun:
-            self._peer(peer.node_id, "launch", (peer.key, launch_id, command))
-        found: Daemon | None = self._peer(peer.node_id, "launched", (peer.key, launch_id, POLL_S))
+            self._peer(peer.node_id, "launch", (peer.key, request.launch_id, request.command))
+        found: Daemon | None = self._peer(peer.node_id, "launched", (peer.key, request.launch_id, POLL_S))
         return found
 
 
@@ -215,16 +289,35 @@ def _refuse(connection: socket.socket, why: str) -> None:
     talk.send(connection, {"say": f"descent: {why}", "code": REFUSED})
 
 
-def _limit(connection: socket.socket, what: int, seconds: float) -> None:
-    """How long one side of a blocking connection may block; 0 is for ever."""
-    connection.setsockopt(socket.SOL_SOCKET, what, struct.pack("ll", int(seconds), 0))
+def _hello(connection: socket.socket, lines: talk.Lines) -> tuple[_Request | None, list[dict[str, Any]]]:
+    """Who is there: a request, or none from a node's main process; and what else came with it.
+
+    Raises:
+        OSError: it is gone, or too slow.
+        ValueError: it isn't one of our programs.
+    """
+    until = time.monotonic() + HELLO_S
+    heard: list[dict[str, Any]] = []
+    while not heard:
+        data = connection.recv(PIECE_BYTES) if _readable(connection, until - time.monotonic()) else b""
+        if not data:
+            raise ConnectionError("it said nothing")
+        heard = list(lines.take(data))
+    hello, *more = heard
+    if hello.get("op") == "serve":
+        return None, more
+    asked = [hello.get(name) for name in ("op", "id", "host", "command")]
+    match asked:
+        case ["launch", str(launch_id), str(host), str(command)] if ID.fullmatch(launch_id):
+            return _Request(launch_id, host, command), more
+    raise ValueError("no hello")
 
 
-def _gone(connection: socket.socket) -> bool:
-    """Whether the other side has closed its end; it has nothing more to say."""
+def _readable(connection: socket.socket, within_s: float | None) -> bool:
+    """Whether the other side says something, or has closed its end; waits for that without a limit of None."""
     waiting = select.poll()
     waiting.register(connection, select.POLLIN)
-    return bool(waiting.poll(0))
+    return bool(waiting.poll(None if within_s is None else max(0.0, within_s) * 1000))
 
 
 def _shut(connection: socket.socket) -> None:

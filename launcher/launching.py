@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from launcher import mpi
-from launcher.daemons import ID, Daemons, ended_with_the_node, recorded
+from launcher.daemons import Daemons, ended_with_the_node, mpirun_gone, recorded
 from launcher.guardian import durable
 from launcher.guardian_order import Order
 from launcher.launch_door import AskPeer, Door
@@ -27,9 +27,6 @@ LAUNCH = "launch.json"
 PLACE = "launch"
 NETWORK_DEVICES = "/sys/class/net"
 VIRTUAL_DEVICES = "/sys/devices/virtual/net"
-MAX_COMMAND_BYTES = (128 << 10) - 1
-"""What Linux takes as one argument (MAX_ARG_STRLEN), less the zero at its end."""
-"""What Linux takes as one argument (MAX_ARG_STRLEN)."""
 
 
 def place(attempt: Path) -> Path:
@@ -146,11 +143,8 @@ class Launching:
             NodeError: the attempt serves nobody, or it can't be.
         """
         door = self._serving(key)
-        if not ID.fullmatch(launch_id) or len(command.encode(errors="replace")) > MAX_COMMAND_BYTES:
-            raise NodeError(Cause.DAEMON_LOST, f"a command of at most {MAX_COMMAND_BYTES} bytes is wanted")
-        order = door.daemons.order(launch_id, command)
-        if order is not None:
-            door.push(order)
+        if door.daemons.order(launch_id, command):
+            door.wake()
 
     def wait(self, key: str, launch_id: str, timeout_s: float) -> Daemon | None:
         """A daemon here, once it has ended or the time is over; None when it has not begun by then.
@@ -168,6 +162,12 @@ class Launching:
         if not begun or status.phase == "running":
             return begun
         return ended_with_the_node(begun, status.exit.at if status.exit is not None else None)
+
+    def mpirun_gone(self, key: str) -> dict[str, float]:
+        """When the mpirun of daemons that were launched from here had gone before their end was known, by their ids."""
+        with self._lock:
+            door = self._doors.get(key)
+        return door.daemons.mpirun_gone if door is not None else mpirun_gone(self._attempts / key)
 
     def _serving(self, key: str) -> Door:
         with self._lock:

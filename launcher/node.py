@@ -4,31 +4,30 @@ Every method may be repeated, from any thread and, after a restart, by the agent
 """
 
 import errno
-import os
 import re
-import shutil
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
-from launcher import environment, guardian_client, harvest, node_root, ray_environment, recorded, sandbox, trees
-from launcher.code_cache import CodeCache
-from launcher.guardian_client import GuardianError, Hold, Order
+from launcher import environment, guardian_client, harvest, node_root, recorded, trees
+from launcher.disk_room import FULL_BYTES as FULL_BYTES
+from launcher.disk_room import ROOM_BYTES as ROOM_BYTES
+from launcher.disk_room import DiskRoom
+from launcher.guardian_client import GuardianError
+from launcher.guardians import Guardians
+from launcher.guardians import leave as leave
 from launcher.launch_door import AskPeer
 from launcher.launching import Launching, join
 from launcher.locks import locked
+from launcher.node_facts import Facts
 from launcher.node_types import (
     Artifact,
     Clean,
     Daemon,
     Extracted,
-    Isolation,
     LogChunk,
     NodeError,
     NodeFacts,
@@ -45,11 +44,6 @@ from launcher.put_back import Place, put_back
 from launcher.state import Cause
 
 MAX_PIECE_BYTES = 8 << 20
-ROOM_BYTES = 2 << 30
-"""With less left on the disk, caches are given up."""
-FULL_BYTES = 512 << 20
-"""With less left, nothing new is prepared: a guardian would end it at once."""
-FAREWELL_S = 1.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 
 
@@ -79,62 +73,37 @@ class Node:
         """
         self._root = root.absolute()
         self._site = Site(self._root, storage_dir, environ)
-        self._address = address
-        self._incarnation = uuid.uuid4().hex
         self._locks = self._root / "locks"
         self._attempts = self._root / "attempts"
         node_root.own(self._root)
         self._attempts.mkdir(exist_ok=True)
         with _told():
-            self._id = node_root.id_of(self._root)
-        node_root.forget_other_boots(self._root)
-        self._code = CodeCache(self._root / "code", self._locks)
+            root_id = node_root.id_of(self._root)
+        with locked(self._locks, "boot", "node"):  # several agents may begin on the same directory at once
+            node_root.forget_other_boots(self._root)
+            self._room = DiskRoom(self._root, self._locks, self._orders)
+        self._facts = Facts(self._site, address=address, root_id=root_id)
         self._changed = threading.Condition()
         self._mark = int(time.time() * 1000)  # goes on rising in the next incarnation
-        self._holds: dict[str, Hold] = {}
+        self._guardians = Guardians(self._attempts, self._bump)
         self._ports = Ports()
         self._launching = Launching(self._attempts, peer, self._bump)
         for key in self.inventory():
             self._launching.take_up(key)
             self._ports.take_again(self._attempts / key)
-            self._hold(key)
+            self._guardians.hold(key)
 
     def close(self) -> None:
         """Let go of the guardians: each ends its tree after its lease, unless a successor takes it up. And of ports."""
         self._launching.close()
         self._ports.close()
-        with self._changed:
-            holds, self._holds = self._holds, {}
-        for hold in holds.values():
-            hold.close()
+        self._guardians.close()
 
     # --- what this host is -------------------------------------------------------------------------------------------
 
     def facts(self) -> NodeFacts:
         """What the host is and can do; the first call proves the isolation."""
-        isolation, why = self._isolation
-        return NodeFacts(
-            host=socket.gethostname(),
-            address=self._address,
-            incarnation=self._incarnation,
-            isolation=isolation,
-            isolation_why=why,
-            pid=os.getpid(),
-            free_disk_bytes=self._free_bytes(),
-            memory_total_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-            root_id=self._id,
-            niceness=os.getpriority(os.PRIO_PROCESS, 0),
-            oom_score_adj=int(Path("/proc/self/oom_score_adj").read_text()),
-            ray=ray_environment.started_with(self._site.environ),
-        )
-
-    @cached_property
-    def _isolation(self) -> tuple[Isolation, str]:
-        for system in sandbox.SYSTEM:
-            if self._root.is_relative_to(system):
-                return "none", f"{self._root} is below {system}, which every command can read; move it"
-        capability = sandbox.probe(below=self._root)
-        return ("bubblewrap", "") if capability.ok else ("none", capability.why)
+        return self._facts.told()
 
     def warm(self) -> None:
         """Do ahead of need what the first attempt would wait for."""
@@ -142,26 +111,16 @@ class Node:
             environment.warm(environment.base_python(), self._root / "seed", self._site.environ)
         self.facts()
 
-    def _free_bytes(self) -> int:
-        return shutil.disk_usage(self._root).free
-
     # --- code --------------------------------------------------------------------------------------------------------
 
     def code_offset(self, code_key: str) -> int:
         """How much of the archive the node has; -1 when it has the whole tree."""
-        return self._code.offset(_name(code_key))
+        return self._room.code_offset(_name(code_key))
 
     def put_code(self, code_key: str, offset: int, chunk: bytes, last: bool) -> Extracted | None:
         """The next piece of the archive; what it held, with the last one."""
         with _told():
-            extracted = self._code.put(_name(code_key), offset, chunk, last)
-            if extracted is not None:
-                self._code.evict(self._code_in_use() | {code_key})
-            return extracted
-
-    def _code_in_use(self) -> set[str]:
-        orders = (prepared(self._attempts / key) for key in self.inventory())
-        return {order.code_key for order in orders if order is not None}
+            return self._room.put_code(_name(code_key), offset, chunk, last)
 
     # --- one attempt's life ------------------------------------------------------------------------------------------
 
@@ -177,11 +136,11 @@ class Node:
         with _told(), self._locked(key):
             if recorded.begun(attempt) or prepared(attempt) == order:
                 return
-            self._make_room()
+            self._room.make()
             self._launching.close(key)
             trees.remove(attempt)
             self._ports.release(key)
-            with self._code.tree(order.code_key) as tree:
+            with self._room.tree(order.code_key) as tree:
                 prepare(attempt, order, code=tree, site=self._site)
         self._bump()
 
@@ -235,8 +194,8 @@ class Node:
                 write_generated(attempt, order.files)
                 self._ports.hand_over(attempt)
                 self._launching.open(key)
-                self._spawn(attempt, ordered)
-            self._hold(key)
+                self._guardians.spawn(key, ordered)
+            self._guardians.hold(key)
         self._bump()
 
     def launch(self, key: str, launch_id: str, command: str) -> None:
@@ -245,7 +204,7 @@ class Node:
         Raises:
             NodeError: the attempt serves nobody here, or does not run.
         """
-        phase = self._status(self._attempt(key)).phase
+        phase = self._guardians.status(_name(key)).phase
         if phase != "running":
             raise NodeError(Cause.DAEMON_LOST, f"its command is {phase}")
         self._launching.order(key, launch_id, command)
@@ -257,43 +216,21 @@ class Node:
             NodeError: the attempt serves nobody here, or ended before the daemon began.
         """
         self._launching.wait(key, launch_id, timeout_s)
-        status = self._status(self._attempt(key))
+        status = self._guardians.status(_name(key))
         daemons = {daemon.id: daemon for daemon in self._launching.daemons(key, status)}
         if launch_id not in daemons and status.phase != "running":
             raise NodeError(Cause.DAEMON_LOST, f"its command is {status.phase}")
         return daemons.get(launch_id)
 
-    def _spawn(self, attempt: Path, order: Order) -> None:
-        try:
-            guardian_client.spawn(attempt, order)
-        except GuardianError:
-            if guardian_client.find(attempt) is None and not recorded.begun(attempt):
-                raise
-            # a predecessor died while it spawned this one
-
     def status(self, keys: Sequence[str]) -> dict[str, NodeStatus]:
         """Where attempts stand here."""
         found = {}
         for key in keys:
-            attempt = self._attempt(key)
-            self._ports.take_again(attempt)  # what a predecessor still had when this agent began
-            status = self._status(attempt)
-            found[key] = replace(status, clock=time.time(), daemons=self._launching.daemons(key, status))
+            self._ports.take_again(self._attempt(key))  # what a predecessor still had when this agent began
+            status = self._guardians.status(key)
+            daemons, gone = self._launching.daemons(key, status), self._launching.mpirun_gone(key)
+            found[key] = replace(status, clock=time.time(), daemons=daemons, mpirun_gone=gone)
         return found
-
-    def _status(self, attempt: Path) -> NodeStatus:
-        found = None
-        if guardian_client.exit_of(attempt) is None:
-            try:
-                found = guardian_client.find(attempt)
-            except GuardianError:
-                return NodeStatus("running")  # it lives and is busy; `stop` is the one that insists
-        if found is not None:
-            self._hold(attempt.name)
-            return NodeStatus(
-                "running", log_size=found.log_size, memory_bytes=found.memory_bytes, started_at=found.started_at
-            )
-        return recorded.unguarded(attempt)
 
     def watch(self, after: int, timeout_s: float) -> int:
         """Wait until an attempt's phase has changed since the mark `after`, at most for the timeout; the new mark."""
@@ -303,12 +240,7 @@ class Node:
 
     def stop(self, key: str, grace_s: float) -> None:
         """SIGTERM to all processes of an attempt, SIGKILL after the grace; returns at once."""
-        attempt = self._attempt(key)
-        try:
-            guardian_client.stop(attempt, grace_s)
-        except GuardianError:
-            guardian_client.purge(attempt, key)  # it hangs; nobody else would end its tree
-            self._bump()
+        self._guardians.stop(_name(key), grace_s)
 
     def stop_all(self, grace_s: float) -> None:
         """Stop every attempt: this node was cut off from its cluster."""
@@ -319,23 +251,16 @@ class Node:
         """Prove that no process of an attempt is left, and remove its directory. One that still runs is left alone."""
         attempt = self._attempt(key)
         with _told(), self._locked(key):
-            if self._status(attempt).phase == "running":
+            if self._guardians.status(key).phase == "running":
                 return Clean(empty=False, left=("its command, which was not stopped",))
-            hold = self._holds.get(key)
-            if hold is not None:
-                hold.wait(FAREWELL_S)  # the guardian goes right after its record
-            empty, left = guardian_client.purge(attempt, key)
-            if not empty:
-                return Clean(empty=False, left=tuple(left))
-            with self._changed:
-                hold = self._holds.pop(key, None)
-            if hold is not None:
-                hold.close()
+            clean = self._guardians.purge(key)
+            if not clean.empty:
+                return clean
             self._launching.close(key)
             trees.remove(attempt)
             self._ports.release(key)
         self._bump()
-        return Clean(empty=True)
+        return clean
 
     def inventory(self) -> list[str]:
         """The attempts that have anything here."""
@@ -374,52 +299,10 @@ class Node:
             self._mark += 1
             self._changed.notify_all()
 
-    def _hold(self, key: str) -> None:
-        """Keep the lease of an attempt's guardian, if it lives, and hear of its end."""
-        if key in self._holds:
-            return
-        try:
-            hold = guardian_client.hold(self._attempts / key, lambda _: self._bump())
-        except GuardianError:
-            return  # it lives and does not listen: `status` tries again
-        if hold is None:
-            return
-        with self._changed:
-            spare = hold if key in self._holds else None
-            self._holds.setdefault(key, hold)
-        if spare is not None:
-            spare.close()
-
-    def _make_room(self) -> None:
-        """Give up caches where the disk is nearly full.
-
-        Raises:
-            NodeError: it is full nevertheless.
-        """
-        if self._free_bytes() >= ROOM_BYTES:
-            return
-        self._code.evict(self._code_in_use(), everything=True)
+    def _orders(self) -> list[PrepareOrder]:
+        """What the attempts here were prepared for."""
         orders = (prepared(self._attempts / key) for key in self.inventory())
-        in_use = {order.storage_key for order in orders if order is not None}
-        caches = self._root / "caches"
-        for cache in sorted(caches.glob("*"), key=lambda path: path.stat().st_mtime):
-            if self._free_bytes() < ROOM_BYTES and cache.name not in in_use:
-                trees.remove(cache)
-        if self._free_bytes() < FULL_BYTES:
-            raise NodeError(Cause.DISK_FULL, f"{self._free_bytes()} bytes are left")
-
-
-def leave(root: Path, grace_s: float) -> None:
-    """End every attempt below a node's directory, whose agent has ended for good; the records of it stay."""
-    guarded = [path for path in (root / "attempts").glob("*") if guardian_client.exit_of(path) is None]
-    for attempt in guarded:
-        with suppress(GuardianError):
-            guardian_client.stop(attempt, grace_s)
-    until = time.monotonic() + grace_s + FAREWELL_S
-    while time.monotonic() < until and any(guardian_client.exit_of(attempt) is None for attempt in guarded):
-        time.sleep(0.05)
-    for attempt in guarded:
-        guardian_client.purge(attempt, attempt.name)
+        return [order for order in orders if order is not None]
 
 
 def _name(text: str) -> str:

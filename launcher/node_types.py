@@ -164,7 +164,8 @@ class Exit:
 class NodeStatus:
     """Where an attempt stands on one node; `lost` is a command whose guardian died without leaving a record.
 
-    `clock` is the node's time when it said so.
+    `clock` is the node's time when it said so. `mpirun_gone` says of daemons that were launched from here, by id, when
+    their mpirun had gone, on this node's clock, where that was before it was told of their end.
     """
 
     phase: Phase
@@ -174,6 +175,7 @@ class NodeStatus:
     started_at: float | None = None
     clock: float = field(default=0, compare=False)
     daemons: tuple[Daemon, ...] = ()
+    mpirun_gone: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """Ports for the nodes of a gang: found free, and kept from every other attempt until all of theirs is cleared.
 
-Who holds the abstract unix socket of a port's name has the port. There is one of a name in a network namespace,
-whatever agents and directories there are, and it goes with its process. What was reserved is written in the attempt's
-directory, so that a successor takes the same names again.
+Who holds the lock of a port has the port, whatever agents and directories there are in its network namespace; a lock
+goes with its process. What was reserved is written in the attempt's directory, so that a successor takes the same
+locks again.
 """
 
-import errno
 import json
 import random
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from launcher import port_locks
 from launcher.guardian import durable
 from launcher.node_types import NodeError
 from launcher.probing import Doors
@@ -42,7 +41,7 @@ class Ports:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[str, dict[int, socket.socket]] = {}
+        self._held: dict[str, dict[int, int]] = {}  # descriptors of locks, by attempt and port
         self._doors = Doors()
         self._closed = False
 
@@ -66,10 +65,10 @@ class Ports:
 
     def take_again(self, attempt: Path) -> list[int]:
         """Hold, and listen on, what an attempt reserved with a predecessor; gives what can't be had now."""
-        with self._lock:
-            record = _read(attempt)
-            ports = record.ports.values()
-            return [port for port in ports if self._closed or not self._take(attempt.name, port, not record.handed)]
+        try:
+            return self._missing(attempt)
+        except (NodeError, OSError):  # the locks can't be reached: said when the attempt wants to use a port
+            return list(_read(attempt).ports.values())
 
     def hand_over(self, attempt: Path) -> None:
         """Leave its ports to an attempt's command: when this returns it can bind them, and nobody else gets them.
@@ -102,10 +101,16 @@ class Ports:
 
     def _insist(self, attempt: Path) -> None:
         until = time.monotonic() + _TAKE_S
-        while missing := self.take_again(attempt):
+        while missing := self._missing(attempt):
             if time.monotonic() > until:
                 raise _refused(f"port {missing[0]} was reserved for {attempt.name}, and somebody else has it now")
             time.sleep(_PAUSE_S)
+
+    def _missing(self, attempt: Path) -> list[int]:
+        with self._lock:
+            record = _read(attempt)
+            ports = record.ports.values()
+            return [port for port in ports if self._closed or not self._take(attempt.name, port, not record.handed)]
 
     def _find(self, key: str, count: int) -> list[int]:
         free = (port for port in _from_anywhere() if port not in self._held.get(key, ()) and self._take(key, port))
@@ -120,10 +125,10 @@ class Ports:
         """Hold a port; False when somebody else has it, or listens there."""
         held = self._held.setdefault(key, {})
         if port not in held:
-            name = _name_of(port)
-            if name is None:
+            lock = port_locks.take(port)
+            if lock is None:
                 return False
-            held[port] = name
+            held[port] = lock
         if listen and not self._doors.open(port):
             self._drop(key, port)
             return False
@@ -131,20 +136,7 @@ class Ports:
 
     def _drop(self, key: str, port: int) -> None:
         self._doors.shut(port)
-        self._held[key].pop(port).close()
-
-
-def _name_of(port: int) -> socket.socket | None:
-    """The socket whose holder has the port; None when somebody else holds it."""
-    name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        name.bind(f"\0descent-port-{port}")
-    except OSError as error:
-        name.close()
-        if error.errno == errno.EADDRINUSE:
-            return None
-        raise
-    return name
+        port_locks.give_back(self._held[key].pop(port))
 
 
 def _from_anywhere() -> Iterator[int]:

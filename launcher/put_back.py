@@ -1,13 +1,25 @@
-"""A file of an earlier attempt put back below an artifacts directory, without following any link that is there."""
+"""A file of an earlier attempt put back below an artifacts directory, where it wins over whatever is in its way.
 
+That may be the repository's own, or from an earlier time: a link, a file where a folder is wanted, a folder where a
+file is. It is removed itself, and no link is followed, neither on the way nor at its end.
+"""
+
+import errno
 import hashlib
 import os
+import stat
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from launcher import harvest
+from launcher import harvest, trees
 from launcher.node_types import NodeError
 from launcher.state import Cause
+
+_NO_FOLDER = {errno.ENOTDIR, errno.ELOOP}
+"""What opening a folder says of a file, and of a link."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +38,14 @@ def put_back(place: Place, path: str, *, offset: int, data: bytes, last: bool) -
     """Take the next piece of a file; with the last one the file is there, whole. Any piece may come again.
 
     Raises:
-        NodeError: the path is not below the directory, something is in its way, or a piece before this one is missing.
+        NodeError: the path is not below the directory, it can't be had there, or a piece before this one is missing.
     """
     names = harvest.names_of(path)
     place.parts.mkdir(mode=0o700, exist_ok=True)
     part = place.parts / hashlib.sha256(path.encode()).hexdigest()
     size = part.stat().st_size if part.exists() else 0
     if offset > size:
-        if last and _size(place.root, path) == offset + len(data):
+        if last and _size(place.root, names) == offset + len(data):
             return  # it came again after all
         why = f"the piece of {path!r} at {offset} does not follow the {size} bytes that are here"
         raise NodeError(Cause.PREPARATION_FAILED, why)
@@ -45,21 +57,27 @@ def put_back(place: Place, path: str, *, offset: int, data: bytes, last: bool) -
         _move(place, part, names)
 
 
-def _size(root: Path, path: str) -> int | None:
+def _size(root: Path, names: Sequence[str]) -> int | None:
+    """The size of the file that is there; None when none is."""
     try:
-        return os.stat(root / path, follow_symlinks=False).st_size
+        handle = _walked(root, names[:-1], _entered)
+        try:
+            state = os.stat(names[-1], dir_fd=handle, follow_symlinks=False)
+        finally:
+            os.close(handle)
     except OSError:
         return None
+    return state.st_size if stat.S_ISREG(state.st_mode) else None
 
 
-def _move(place: Place, part: Path, names: tuple[str, ...]) -> None:
+def _move(place: Place, part: Path, names: Sequence[str]) -> None:
     part.chmod(0o644)
     if place.uid is not None:
         os.chown(part, place.uid, place.uid)
     try:
-        handle = _made(place, names[:-1])
+        handle = _walked(place.root, names[:-1], partial(_made, uid=place.uid))
         try:
-            os.rename(part, names[-1], dst_dir_fd=handle)
+            _replace(place, part, names[-1], handle)
         finally:
             os.close(handle)
     except OSError as error:
@@ -67,23 +85,45 @@ def _move(place: Place, part: Path, names: tuple[str, ...]) -> None:
         raise NodeError(Cause.ARTIFACTS_NOT_STORED, why) from error
 
 
-def _made(place: Place, names: tuple[str, ...]) -> int:
-    """A descriptor of a directory, which is made where it is missing; no component of its path is a link."""
-    handle = os.open(place.root, harvest.DIRECTORY)
+def _replace(place: Place, part: Path, name: str, handle: int) -> None:
+    """Put a whole file into a folder, in place of whatever has its name there."""
+    try:
+        os.rename(part, name, dst_dir_fd=handle)
+    except IsADirectoryError:
+        # Where nobody else reaches it can be removed by its path; a crash leaves it there, to go with the attempt.
+        away = place.parts / f"away-{uuid.uuid4().hex}"
+        os.rename(name, away, src_dir_fd=handle)
+        os.rename(part, name, dst_dir_fd=handle)
+        trees.remove(away)
+
+
+def _walked(root: Path, names: Sequence[str], step: Callable[[str, int], int]) -> int:
+    """A descriptor of the folder that names lead to, each one taken from the one before."""
+    handle = os.open(root, harvest.DIRECTORY)
     for name in names:
         try:
-            deeper = _made_one(name, handle, place.uid)
+            deeper = step(name, handle)
         finally:
             os.close(handle)
         handle = deeper
     return handle
 
 
-def _made_one(name: str, handle: int, uid: int | None) -> int:
+def _entered(name: str, handle: int) -> int:
+    return os.open(name, harvest.DIRECTORY, dir_fd=handle)
+
+
+def _made(name: str, handle: int, uid: int | None) -> int:
+    """A descriptor of a folder, which is made where there is none."""
     try:
-        return os.open(name, harvest.DIRECTORY, dir_fd=handle)
+        return _entered(name, handle)
     except FileNotFoundError:
-        os.mkdir(name, 0o755, dir_fd=handle)
-        if uid is not None:
-            os.chown(name, uid, uid, dir_fd=handle, follow_symlinks=False)
-        return os.open(name, harvest.DIRECTORY, dir_fd=handle)
+        pass
+    except OSError as error:
+        if error.errno not in _NO_FOLDER:
+            raise
+        os.unlink(name, dir_fd=handle)
+    os.mkdir(name, 0o755, dir_fd=handle)
+    if uid is not None:
+        os.chown(name, uid, uid, dir_fd=handle, follow_symlinks=False)
+    return _entered(name, handle)

@@ -115,6 +115,7 @@ class Teardown:
                         break
                     await asyncio.to_thread(file.write, data)
                     self._progress_at = asyncio.get_running_loop().time()
+        await asyncio.to_thread(self.store.seal)
 
 
 @asynccontextmanager

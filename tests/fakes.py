@@ -137,6 +137,7 @@ class Run:
     returned: dict[str, bytes] = field(default_factory=dict)
     """The artifacts of an earlier attempt that were put back."""
     daemons: tuple[Daemon, ...] = ()
+    mpirun_gone: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -156,6 +157,8 @@ class Host:
     whole: set[str] = field(default_factory=set)
     skew_s: float = 0
     """How far its clock goes before the others'."""
+    slow: dict[str, float] = field(default_factory=dict)
+    """What its agent's methods take, in seconds."""
     walled: str = ""
     """Why no peer reaches it, if none does."""
     leftovers: list[tuple[str, ...]] = field(default_factory=list)
@@ -207,6 +210,12 @@ class FakeAgent:
         self.backend.calls.append((method, self.node_id))
         await asyncio.sleep(0.001)
         self.backend.fail(method)
+        host = await self._answering()
+        if method in host.slow:
+            await asyncio.sleep(host.slow[method])
+        return host
+
+    async def _answering(self) -> Host:
         if self.node_id in self.backend.hanging:
             await asyncio.sleep(30)
             raise NodeUnavailable("no answer within 30 s")
@@ -276,11 +285,15 @@ class FakeAgent:
     def _status(self, run: Run | None) -> NodeStatus:
         if run is None:
             return NodeStatus("absent")
-        if run.exit:
-            return NodeStatus("ended", exit=run.exit, started_at=run.started_at, daemons=run.daemons)
         if run.started_at is None:
             return NodeStatus("prepared")
-        return NodeStatus("running" if run.guardian else "lost", started_at=run.started_at, daemons=run.daemons)
+        return NodeStatus(
+            "ended" if run.exit else "running" if run.guardian else "lost",
+            exit=run.exit,
+            started_at=run.started_at,
+            daemons=run.daemons,
+            mpirun_gone=run.mpirun_gone,
+        )
 
     async def watch(self, after: int, timeout_s: float) -> int:
         host = await self._reach("watch")
@@ -288,7 +301,7 @@ class FakeAgent:
             changed = asyncio.ensure_future(host.changed.wait())
             await asyncio.wait({changed}, timeout=timeout_s)
             changed.cancel()
-        return host.mark
+        return (await self._answering()).mark
 
     async def read_log(self, key: str, offset: int, limit: int) -> LogChunk:
         host = await self._reach("read_log")

@@ -21,6 +21,8 @@ LAUNCH_AGENT = f"{DIRECTORY}/{AGENT}"
 SHIM_DIR = f"{DIRECTORY}/{SHIMS}"
 GENERATED = "/generated"
 """Where a sandbox has the hostfile; other places have it elsewhere."""
+GENERATED_AT = "DESCENT_GENERATED"
+"""The variable by which mpirun's shim is told where, if it is elsewhere."""
 PREPARATION = "DESCENT_PREPARATION"
 """The variable by which a worker's main process is told the worker's own command."""
 MPIRUN = ("mpirun", "mpiexec")
@@ -49,12 +51,14 @@ def variables(directory: str, env: Mapping[str, str], generated: str) -> dict[st
     Source: plm_rsh_agent (Open MPI 4), plm_ssh_agent (PRRTE, so Open MPI 5), launcher-exec (MPICH's Hydra).
     """
     agent = f"{directory}/{AGENT}"
-    env = {name: _moved(value, generated) for name, value in env.items()}
+    env = {name: moved(value, generated) for name, value in env.items()}
     leading = {"OMPI_MCA_plm_rsh_agent": agent, "PRTE_MCA_plm_ssh_agent": agent, "HYDRA_LAUNCHER_EXEC": agent}
-    return {**env, **leading, "PATH": f"{directory}/{SHIMS}:{env['PATH']}"}
+    told = {GENERATED_AT: generated} if generated != GENERATED else {}
+    return {**env, **leading, **told, "PATH": f"{directory}/{SHIMS}:{env['PATH']}"}
 
 
-def _moved(value: str, generated: str) -> str:
+def moved(value: str, generated: str) -> str:
+    """A path below GENERATED as the command finds it; all else as it is."""
     return generated + value.removeprefix(GENERATED) if value.startswith(f"{GENERATED}/") else value
 
 

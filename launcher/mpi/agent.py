@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import socket
 import sys
 import time
 
@@ -10,6 +12,7 @@ from . import talk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 RECONNECT_S = 30.0
@@ -19,12 +22,16 @@ FAILED = 255
 """What ssh gives when it can't do its part."""
 WITH_VALUE = ("-l", "-p", "-o")
 """The options of ssh that some mpirun gives, and that have a value."""
+STAY = "--leave-session-attached"
 
 
 def understand(argv: list[str]) -> tuple[str, str] | None:
     """The host and the command of ssh's command line; None where it has none. Pure.
 
-    A daemon that leaves its parent would leave the sandbox without a main process, so it isn't told to.
+    A daemon that leaves its parent would leave the sandbox without a main process, so it isn't told to. Open MPI 5's
+    would still put a process of its own between, which tells every signal as code 255, were it not told to stay.
+
+    Source: prted.c of PRRTE 3 (wait_dvm).
     """
     words = list(argv)
     while words and words[0].startswith("-"):
@@ -34,7 +41,12 @@ def understand(argv: list[str]) -> tuple[str, str] | None:
         return None
     host = words[0].rpartition("@")[2]
     command = " ".join(words[1:]).split(" ")  # as ssh joins them; the quotes inside are for the shell over there
-    return host, " ".join(word for word in command if word != "--daemonize")
+    return host, " ".join(_staying(word) for word in command if word != "--daemonize")
+
+
+def _staying(word: str) -> str:
+    is_prted = word.strip('"').rpartition("/")[2] == "prted" and "=" not in word
+    return f"{word} {STAY}" if is_prted else word
 
 
 def main(argv: list[str], directory: str) -> int:
@@ -44,11 +56,12 @@ def main(argv: list[str], directory: str) -> int:
         print("descent: usage: agent [OPTION...] HOST COMMAND...", file=sys.stderr)
         return FAILED
     host, command = asked
+    mpirun = watched(os.getppid())
     # Whoever is asked again knows the command by its id, and doesn't run it twice.
     request = {"op": "launch", "id": os.urandom(16).hex(), "host": host, "command": command}
     until = time.monotonic() + RECONNECT_S
     while time.monotonic() < until:
-        heard, code = attend(directory, request)
+        heard, code = attend(directory, request, mpirun)
         if code is not None:
             return code
         if heard:  # it ended, and a successor will listen
@@ -58,13 +71,24 @@ def main(argv: list[str], directory: str) -> int:
     return FAILED
 
 
-def attend(directory: str, request: dict[str, Any]) -> tuple[bool, int | None]:
-    """Ask over one connection and say what is to be said: whether we were heard, and the code to end with, if any."""
+def watched(pid: int) -> int | None:
+    """A descriptor that can be read once a process has gone; None where the kernel has none."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def attend(directory: str, request: dict[str, Any], mpirun: int | None) -> tuple[bool, int | None]:
+    """Ask over one connection and say what is to be said: whether we were heard, and the code to end with, if any.
+
+    When our mpirun has gone we go too: by that the node agent knows it.
+    """
     heard = False
     try:
         with talk.connect(directory) as connection:
             talk.send(connection, request)
-            for message in talk.messages(connection):
+            for message in messages(connection, mpirun):
                 heard = True
                 if "say" in message:
                     print(message["say"], file=sys.stderr, flush=True)
@@ -72,6 +96,29 @@ def attend(directory: str, request: dict[str, Any]) -> tuple[bool, int | None]:
                     os.execv("/bin/sh", ["sh", "-c", request["command"]])  # noqa: S606 - mpirun's own
                 if "code" in message:
                     return True, int(message["code"])
+    except ProcessLookupError:
+        return heard, FAILED
     except (OSError, ValueError):
         pass  # as good as the end of it
     return heard, None
+
+
+def messages(connection: socket.socket, mpirun: int | None) -> Iterator[dict[str, Any]]:
+    """What the node agent says, to its end.
+
+    Raises:
+        ProcessLookupError: our mpirun has gone.
+        OSError: the connection broke.
+        ValueError: what came is no message.
+    """
+    lines, ready = talk.Lines(), select.poll()
+    for each in (connection.fileno(), mpirun):
+        if each is not None:
+            ready.register(each, select.POLLIN)
+    while True:
+        readable = dict(ready.poll())
+        if connection.fileno() not in readable:
+            raise ProcessLookupError
+        if not (data := connection.recv(65536)):
+            return
+        yield from lines.take(data)

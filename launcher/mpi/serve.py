@@ -170,8 +170,9 @@ class Server:
                 setsid=True,
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP],
             )
-        except OSError as error:  # no process is left to the attempt, say: whoever waits for it must hear of it
-            print(f"descent: {daemon['name']} could not be started: {error.strerror}", flush=True)
+        # No process is left to the attempt, say, or a zero is in the command: whoever waits for it must hear of it.
+        except (OSError, ValueError) as error:
+            print(f"descent: {daemon['name']} could not be started: {error}", flush=True)
             self._has_ended({**daemon, "exit_code": CANNOT_START, "signal": None, "at": time.time()})
             return
         self._running[pid] = daemon

@@ -1,7 +1,7 @@
 """The mpirun that comes first in PATH: finds the real one, and says to MPICH's what Open MPI's would have understood.
 
 Standard library only. MPICH and Intel MPI (Hydra) know no `--allow-run-as-root` and no `slots=` in a hostfile, and
-start one process where no number is given.
+start one process where no number is given. Without isolation there is no /generated: its files are elsewhere.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from . import SHIMS
+from . import GENERATED, GENERATED_AT, SHIMS, moved
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def main(name: str, argv: list[str], directory: str) -> int:
     # Hydra looks for its other programs beside the first of its own name.
     path = [each for each in os.environ["PATH"].split(os.pathsep) if os.path.realpath(each) != os.path.realpath(shims)]
     os.environ["PATH"] = os.pathsep.join(path)
+    generated = os.environ.get(GENERATED_AT, GENERATED)
+    argv = [moved(word, generated) for word in argv]
     if is_hydra(program):
         try:
             argv, hostfile = for_hydra(argv, _read, os.environ.get(HYDRA_HOST_FILE))

@@ -53,7 +53,7 @@ class Lines:
     """The messages that have come over a connection."""
 
     def __init__(self) -> None:
-        self._pending = b""
+        self._pending = bytearray()
 
     def take(self, data: bytes) -> Iterator[dict[str, Any]]:
         """The messages that a piece of the stream completes.
@@ -61,14 +61,24 @@ class Lines:
         Raises:
             ValueError: what came is no message.
         """
-        *lines, self._pending = (self._pending + data).split(b"\n")
+        *ends, begun = data.split(b"\n")
+        for end in ends:
+            line = self._pending + end
+            self._pending = bytearray()
+            yield _message(line)
+        self._pending += begun
         if len(self._pending) > MAX_LINE_BYTES:
             raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
-        for line in lines:
-            message = json.loads(line)
-            if not isinstance(message, dict):
-                raise ValueError("not a JSON object")
-            yield message
+
+
+def _message(line: bytearray) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(message, dict):
+        raise ValueError("not a JSON object")
+    return message
 
 
 def messages(connection: socket.socket) -> Iterator[dict[str, Any]]:

@@ -20,12 +20,13 @@ log = logging.getLogger(__name__)
 CALL_THREADS = 64
 WATCH_THREADS = 1024
 """Whoever waits blocks its thread; that must never keep a stop waiting."""
+LAUNCH_THREADS = 256
+"""A user's code has them wait as it likes: nobody else's calls may stand behind those."""
 MAX_CONCURRENCY = 4096
 METHODS = frozenset(
     {"facts", "inventory", "code_offset", "put_code", "prepare", "start", "status", "watch", "stop", "clean"}
     | {"read_log", "artifacts", "read_artifact", "put_artifact", "reserve_ports", "connect", "launch", "launched"}
 )
-WAITING = frozenset({"watch", "launched"})
 
 
 class NodeAgent:
@@ -34,7 +35,9 @@ class NodeAgent:
     def __init__(self, order: AgentOrder) -> None:
         self._order = order
         self._calls = ThreadPoolExecutor(CALL_THREADS, "call")
-        self._watches = ThreadPoolExecutor(WATCH_THREADS, "watch")
+        launches = ThreadPoolExecutor(LAUNCH_THREADS, "launch")
+        watches = ThreadPoolExecutor(WATCH_THREADS, "watch")
+        self._pools = {"watch": watches, "launch": launches, "launched": launches}
         self._node = Node(
             node_directory(),
             environ=os.environ,
@@ -55,7 +58,7 @@ class NodeAgent:
         if method not in METHODS:
             raise ValueError(f"a node has no method {method!r}")
         bound: Callable[..., Any] = getattr(self._node, method)
-        pool = self._watches if method in WAITING else self._calls
+        pool = self._pools.get(method, self._calls)
         return await asyncio.get_running_loop().run_in_executor(pool, bound, *arguments)
 
     def _fall(self, why: str) -> None:

@@ -1,6 +1,7 @@
 """The daemons of a node: each ordered once, and known after any restart."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,14 @@ def known(attempt: Path) -> tuple[Daemons, list[None]]:
 
 def test_an_order_is_given_until_it_has_begun_and_never_again(tmp_path: Path) -> None:
     daemons, _ = known(tmp_path)
-    order = daemons.order(ONE, "/usr/bin/orted -mca x")
-    assert order == {"id": ONE, "name": "orted", "command": "/usr/bin/orted -mca x"}
-    assert daemons.order(ONE, "/usr/bin/orted -mca x") is None
-    assert daemons.waiting() == [order]
+    assert daemons.order(ONE, "/usr/bin/orted -mca x")
+    assert not daemons.order(ONE, "/usr/bin/orted -mca x")
+    assert daemons.waiting() == [ONE]
+    assert daemons.told(ONE) == {"id": ONE, "name": "orted", "command": "/usr/bin/orted -mca x"}
     daemons.hear({"began": {"id": ONE, "name": "orted"}})
     assert daemons.waiting() == []
-    assert daemons.order(ONE, "/usr/bin/orted -mca x") is None
+    assert daemons.told(ONE) is None
+    assert not daemons.order(ONE, "/usr/bin/orted -mca x")
 
 
 def test_what_began_and_ended_is_known_after_a_restart(tmp_path: Path) -> None:
@@ -59,31 +61,33 @@ def test_a_line_that_a_full_disk_tore_is_no_daemon(tmp_path: Path) -> None:
     assert list(recorded(tmp_path)) == [ONE]
 
 
+ENDED = {"id": ONE, "name": "orted", "exit_code": 0, "signal": None, "at": 5}
+
+
 @pytest.mark.parametrize(
     "said",
     [
-        *(
-            None,
-            [],
-            {},
-            {"id": 5},
-            {"id": "../" + "1" * 29},
-            {"id": ONE, "exit_code": -1},
-            {"id": ONE, "exit_code": "0"},
-        ),
-        *(
-            {"id": ONE, "signal": "SIGNAL"},
-            {"id": ONE, "signal": "signal 65"},
-            {"id": ONE, "at": "now"},
-            {"id": ONE, "at": float("nan")},
-        ),
+        *(None, [], {}, True, "x"),
+        *({**ENDED, "id": wrong} for wrong in (None, 5, 10**31, [ONE], "../" + "1" * 29, ONE + "\n")),
+        *({**ENDED, "name": wrong} for wrong in (None, ["orted"], {}, 5)),
+        *({**ENDED, "exit_code": wrong} for wrong in (None, -1, 256, 10**400, "0", True, 0.0, [])),
+        *({**ENDED, "exit_code": None, "signal": wrong} for wrong in ("SIGNAL", "signal 65", ["SIGKILL"], {}, 9)),
+        {**ENDED, "signal": "SIGKILL"},
+        *({**ENDED, "at": wrong} for wrong in (None, "now", -1, True, [], float("nan"), -(10**400))),
     ],
 )
 def test_nonsense_is_refused(tmp_path: Path, said: object) -> None:
-    daemons, _ = known(tmp_path)
+    daemons, told = known(tmp_path)
     with pytest.raises(ValueError, match="no "):
         daemons.hear({"ended": said})
-    assert daemons.all() == ()
+    assert (daemons.all(), told, (tmp_path / RECORD).exists()) == ((), [], False)
+
+
+@pytest.mark.parametrize("at", [10**400, float("inf"), 9e99])
+def test_no_time_is_later_than_now(tmp_path: Path, at: float) -> None:
+    daemons, _ = known(tmp_path)
+    assert daemons.hear({"ended": {**ENDED, "at": at}}) == ONE
+    assert (daemons.all()[0].at or 9e99) <= time.time()
 
 
 def test_a_time_to_come_is_now_and_a_name_is_plain_and_short(tmp_path: Path) -> None:
@@ -102,6 +106,31 @@ def test_there_is_a_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     daemons.order(ONE, "true")
     with pytest.raises(NodeError, match="the most"):
         daemons.order(TWO, "true")
+
+
+def test_past_the_most_nothing_is_written_or_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MOST", 1)
+    daemons, told = known(tmp_path)
+    for number in range(3):
+        for kind in ("began", "ended"):
+            daemons.hear({kind: {**ENDED, "id": f"{number:032}"}})
+    assert (len(daemons.all()), len(told), len((tmp_path / RECORD).read_text().splitlines())) == (1, 2, 2)
+
+
+def test_what_waits_to_be_started_holds_only_so_much_memory(tmp_path: Path) -> None:
+    daemons, _ = known(tmp_path)
+    command = "x" * (room.MAX_COMMAND_BYTES - 4) + "\U0001f600"  # four bytes a letter, once it is text
+    assert all(daemons.order(f"{number:032x}", command) for number in range(63))
+    with pytest.raises(NodeError, match=f"hold {32 << 20} bytes, which is the most"):
+        daemons.order(ONE, command)
+    daemons.hear({"began": {"id": f"{0:032x}", "name": "x"}})
+    assert daemons.order(ONE, command)
+
+
+@pytest.mark.parametrize(("launch_id", "command"), [("x", "true"), (ONE, "x" * (room.MAX_COMMAND_BYTES + 1))])
+def test_an_order_that_nothing_could_carry_out_is_refused(tmp_path: Path, launch_id: str, command: str) -> None:
+    with pytest.raises(NodeError, match="a command of at most 131071 bytes is wanted"):
+        known(tmp_path)[0].order(launch_id, command)
 
 
 def test_a_node_that_ended_has_killed_what_ran() -> None:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from launcher.attempt import Attempt, Rules
-from launcher.controller import Drive
+from launcher.controller import RETURNED_S, Drive
 from launcher.experiment import Held, HeldNode, NodeGroup, NodeState, Role, Specification, Topology
 from launcher.keep import Keep
 from launcher.machines import Machine
@@ -375,6 +377,125 @@ def test_daemons_that_ended_well_end_nothing(tmp_path: Path) -> None:
     assert gang.journal.progress.state is State.STOPPED
 
 
+def gone(rank: int, *, master_s: float) -> Callable[[Gang, Drive], None]:
+    """A daemon fails now; its mpirun was seen to have gone so many seconds before, by the master's clock."""
+
+    def both(gang: Gang, drive: Drive) -> None:
+        host, master = gang.hosts[rank], gang.hosts[0]
+        master.runs[gang.key(0)].mpirun_gone = {"d1": clock() + master.skew_s - master_s}
+        daemon(rank, exit_code=1, at=clock() + host.skew_s)(gang, drive)
+
+    return both
+
+
+def wrong_clocks(gang: Gang) -> None:
+    gang.hosts[0].skew_s, gang.hosts[1].skew_s = -40, 300
+
+
+@pytest.mark.parametrize("runs_s", [6, 60])
+def test_a_daemon_that_fails_because_its_mpirun_had_gone_is_no_loss(tmp_path: Path, runs_s: float) -> None:
+    gang = Gang(tmp_path, mpi(2), {0: Command(runs_s=runs_s)})
+    assert run(gang, (5, gone(1, master_s=0.1)), before=wrong_clocks) >= runs_s
+    assert gang.journal.progress.state is State.STOPPED
+
+
+def test_a_daemon_that_its_mpirun_ends_for_is_a_loss_however_well_that_ends(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, mpi(2), {0: Command(runs_s=6)})
+    run(gang, (5, gone(1, master_s=-0.5)), before=wrong_clocks)
+    assert gang.journal.ends[0][0] is Cause.DAEMON_LOST
+
+
+def test_a_daemon_that_its_mpirun_has_told_to_end_is_no_loss(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, mpi(2), {0: Command(runs_s=60)})
+    assert run(gang, (5, killed(1, "SIGTERM"))) >= 60
+    assert gang.journal.progress.state is State.STOPPED
+
+
+# --- what is lost before the commands run ---
+
+
+LOSSES: dict[str, Callable[[FakeBackend], Any]] = {
+    "it does not answer": lambda backend: backend.hanging.add("n1"),
+    "it refuses": lambda backend: backend.silent.add("n1"),
+    "it left": lambda backend: backend.nodes.pop("n1"),
+}
+LONG = {State.PROVISIONING: "prepare", State.PROVISIONED: "reserve_ports", State.NETWORK_SETUP: "start"}
+
+
+@pytest.mark.parametrize("state", LONG)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_node_that_dies_in_any_state_is_named_within_15_s(tmp_path: Path, state: State, loss: str) -> None:
+    gang = Gang(tmp_path, torch(3), retries=1)
+    ended_at: list[float] = []
+
+    async def main() -> None:
+        gang.set_up()
+        for host in gang.hosts:
+            host.slow = {LONG[state]: 400 if state is State.PROVISIONING else 100}
+        loop = asyncio.get_running_loop()
+        gang.journal.after = lambda reached: ended_at.append(loop.time())
+        drive = asyncio.ensure_future(gang.drive().run())
+        while LONG[state] not in {method for method, _ in gang.backend.calls}:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(7)
+        ended_at.clear()
+        died_at = loop.time()
+        LOSSES[loss](gang.backend)
+        while not ended_at:
+            await asyncio.sleep(0.01)
+        ended_at.append(died_at)
+        gang.backend.hanging.clear()
+        gang.backend.silent.clear()
+        await drive
+
+    play(main())
+    assert (gang.journal.ends[0][0], gang.detail()["node"]) == (Cause.NODE_LOST, "host-1")
+    assert ended_at[0] - ended_at[-1] <= 15.1
+
+
+def test_a_living_node_may_take_its_time_to_prepare(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(2), {0: Command(runs_s=1), 1: Command(runs_s=1)})
+
+    def slow(gang: Gang) -> None:
+        gang.hosts[1].slow = {"prepare": 800}
+
+    run(gang, before=slow)
+    assert gang.journal.progress.state is State.STOPPED
+
+
+def test_a_node_whose_agent_only_begins_is_waited_for(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(2), {0: Command(runs_s=1), 1: Command(runs_s=1)})
+
+    def slow(gang: Gang) -> None:
+        gang.hosts[1].slow = {"facts": 25, "status": 25}
+        asyncio.get_running_loop().call_later(20, gang.hosts[1].slow.pop, "status")
+
+    run(gang, before=slow)
+    assert gang.journal.progress.state is State.STOPPED
+
+
+@pytest.mark.parametrize("state", LONG)
+def test_a_reservation_that_is_lost_before_the_commands_run_ends_the_attempt(tmp_path: Path, state: State) -> None:
+    gang = Gang(tmp_path, torch(2), retries=1)
+    began = 0.0
+
+    async def main() -> float:
+        nonlocal began
+        gang.set_up()
+        for host in gang.hosts:
+            host.slow = {LONG[state]: 100}
+        drive = asyncio.ensure_future(gang.drive().run())
+        while LONG[state] not in {method for method, _ in gang.backend.calls}:
+            await asyncio.sleep(0.01)
+        began = asyncio.get_running_loop().time()
+        gang.backend.verdict = "lost"
+        await drive
+        return asyncio.get_running_loop().time() - began
+
+    assert play(main()) < 15
+    assert gang.journal.ends[0][0] is Cause.RESERVATION_LOST
+
+
 # --- what a node made ---
 
 
@@ -400,6 +521,45 @@ def test_the_artifacts_of_the_attempt_before_are_there_again_each_on_its_node(tm
     run(gang, before=earlier)
     returned = [host.ended[gang.key(rank)].returned for rank, host in enumerate(gang.hosts)]
     assert returned == [{"checkpoints/last": b"ck0"}, {"checkpoints/last": b"ck1"}]
+
+
+def test_what_was_only_half_stored_of_an_attempt_replaces_but_does_not_hide_what_was_there(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(1), {0: Command(runs_s=5)}, attempt=4)
+
+    def earlier(gang: Gang) -> None:
+        for attempt, files in enumerate(({"old": b"1"}, {"a": b"2", "b": b"2"}, {"a": b"3"}), 1):
+            store = gang.keep.artifacts(7, attempt, "worker-0")
+            for path, data in files.items():
+                with store.receive(path, len(data)) as file:
+                    file.write(data)
+            if attempt < 3:
+                store.seal()
+
+    run(gang, before=earlier)
+    assert gang.hosts[0].ended[gang.key(0)].returned == {"a": b"3", "b": b"2"}
+
+
+def test_no_deadline_ends_artifacts_that_are_on_their_way_back(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(1), {0: Command(runs_s=5)}, attempt=2)
+    run(gang, before=many_artifacts(put_s=50))
+    assert len(gang.hosts[0].ended[gang.key(0)].returned) == 40
+    assert gang.journal.progress.state is State.STOPPED
+
+
+def test_artifacts_that_do_not_get_on_are_ended(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(1), {0: Command(runs_s=5)}, attempt=2)
+    run(gang, before=many_artifacts(put_s=RETURNED_S + 5))
+    assert gang.journal.ends[0][0] is Cause.DEADLINE
+
+
+def many_artifacts(put_s: float) -> Callable[[Gang], None]:
+    def keep(gang: Gang) -> None:
+        for number in range(40):
+            with gang.keep.artifacts(7, 1, "worker-0").receive(f"{number}", 1) as file:
+                file.write(b"x")
+        gang.hosts[0].slow = {"put_artifact": put_s}
+
+    return keep
 
 
 def test_a_retry_elsewhere_says_that_storage_is_not_shared(tmp_path: Path) -> None:

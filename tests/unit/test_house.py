@@ -29,6 +29,7 @@ PURE = (
     "launcher.experiment",
     "launcher.state",
     "launcher.placement",
+    "launcher.line",
     "ci_bot.records",
     "ci_bot.events",
     "ci_bot.config",

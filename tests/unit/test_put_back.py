@@ -1,6 +1,7 @@
 """Files of an earlier attempt come back whole, and only below the artifacts directory."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,29 +74,94 @@ def test_a_path_that_is_none_is_refused(place: Place, path: str) -> None:
         put(place, path, b"x")
 
 
-def test_no_link_is_followed(place: Place, tmp_path: Path) -> None:
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside/file").write_text("theirs")
-    (place.root / "way").symlink_to(tmp_path / "outside")
-    (place.root / "end").symlink_to(tmp_path / "outside/file")
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """A folder that links lead to; it is afterwards as it was."""
+    found = tmp_path / "outside"
+    found.mkdir()
+    (found / "file").write_text("theirs")
+    yield found
+    assert [path.name for path in found.iterdir()] == ["file"]
+    assert (found / "file").read_text() == "theirs"
+
+
+def test_a_link_gives_way_and_is_not_followed(place: Place, outside: Path) -> None:
+    (place.root / "way").symlink_to(outside)
+    (place.root / "end").symlink_to(outside / "file")
+    (place.root / "folder").symlink_to(outside)
+    (place.root / "dangling").symlink_to("nowhere")
+    for path in ("way/deep/x", "end", "folder", "dangling/x"):
+        put(place, path, b"mine")
+        assert (place.root / path).read_bytes() == b"mine"
+    assert [path for path in place.root.rglob("*") if path.is_symlink()] == []
+
+
+def test_a_link_gives_way_below_a_folder_too(place: Place, outside: Path) -> None:
+    (place.root / "a").mkdir()
+    (place.root / "a/b").symlink_to(outside)
+    put(place, "a/b/file", b"mine")
+    assert (place.root / "a/b/file").read_bytes() == b"mine"
+
+
+def test_what_is_no_folder_gives_way_to_one(place: Place) -> None:
+    (place.root / "file").write_text("the repository's")
+    os.mkfifo(place.root / "pipe")
+    for name in ("file", "pipe"):
+        put(place, f"{name}/x", b"mine")
+        assert (place.root / name / "x").read_bytes() == b"mine"
+
+
+def test_a_folder_gives_way_to_a_file_with_all_that_is_in_it(place: Place, outside: Path) -> None:
+    (place.root / "x/deep").mkdir(parents=True)
+    (place.root / "x/deep/file").write_text("the repository's")
+    (place.root / "x/deep").chmod(0o500)
+    (place.root / "x/link").symlink_to(outside)
+    (place.root / "empty").mkdir()
+    for name in ("x", "empty"):
+        put(place, name, b"mine")
+        assert (place.root / name).read_bytes() == b"mine"
+    assert list(place.parts.iterdir()) == []
+
+
+def test_a_folder_of_any_depth_gives_way(place: Place) -> None:
+    handle = os.open(place.root, os.O_RDONLY)
+    for name in ("x", *(["d"] * 1500)):
+        os.mkdir(name, dir_fd=handle)
+        deeper = os.open(name, os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = deeper
+    os.close(handle)
+    put(place, "x", b"mine")
+    assert (place.root / "x").read_bytes() == b"mine"
+
+
+def test_what_was_put_back_before_gives_way(place: Place) -> None:
+    put(place, "x", b"first")
+    put(place, "x/y", b"second")
+    assert (place.root / "x/y").read_bytes() == b"second"
+    put(place, "x", b"third")
+    assert (place.root / "x").read_bytes() == b"third"
+
+
+def test_a_file_behind_a_link_is_not_taken_for_one_that_came_before(place: Place, outside: Path) -> None:
+    (place.root / "way").symlink_to(outside)
+    with pytest.raises(NodeError, match="does not follow"):
+        put(place, "way/file", b"irs", offset=3)
+
+
+def test_artifacts_that_are_a_link_themselves_are_refused(place: Place, outside: Path) -> None:
+    place.root.rmdir()
+    place.root.symlink_to(outside)
     with pytest.raises(NodeError, match="can't be put back") as caught:
-        put(place, "way/x", b"x")
+        put(place, "file", b"mine")
     assert caught.value.cause is Cause.ARTIFACTS_NOT_STORED
-    put(place, "end", b"mine")
-    assert not (place.root / "end").is_symlink()
-    assert [path.name for path in (tmp_path / "outside").iterdir()] == ["file"]
-    assert (tmp_path / "outside/file").read_text() == "theirs"
-
-
-def test_a_directory_in_the_way_is_said(place: Place) -> None:
-    (place.root / "x").mkdir()
-    with pytest.raises(NodeError, match="can't be put back"):
-        put(place, "x", b"x")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_files_and_their_folders_belong_to_the_command(tmp_path: Path) -> None:
     (tmp_path / "artifacts").mkdir()
-    put(Place(tmp_path / "artifacts", tmp_path / "parts", uid=54321), "a/x", b"x")
-    for name in ("a", "a/x"):
+    (tmp_path / "artifacts/b").write_text("in the way")
+    for path in ("a/x", "b/x"):
+        put(Place(tmp_path / "artifacts", tmp_path / "parts", uid=54321), path, b"x")
+    for name in ("a", "a/x", "b", "b/x"):
         assert (tmp_path / "artifacts" / name).stat().st_uid == 54321

@@ -159,6 +159,23 @@ def test_artifacts_that_were_put_back_are_the_commands_own(runner: Runner, isola
     assert [each.path for each in node.artifacts(KEY)] == ["deep/model", "deep/new"]
 
 
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_what_an_earlier_attempt_left_wins_over_what_the_repository_has_there(
+    runner: Runner, tmp_path: Path, isolation: str
+) -> None:
+    node, outside = runner.node, tmp_path / "outside"
+    outside.mkdir()
+    node.prepare(KEY, order_of(isolation, artifacts="results"))
+    (runner.root / "attempts" / KEY / "artifacts/checkpoints").symlink_to(outside)
+    node.put_artifact(KEY, "checkpoints/model", 0, b"epoch 1\n", True)
+    node.put_artifact(KEY, "old.txt/model", 0, b"a file was here\n", True)
+    node.start(KEY, command_of("cd results && echo epoch 2 >> checkpoints/model && cat */model", isolation))
+    until(node, KEY, "ended")
+    assert log_of(node, KEY) == "epoch 1\nepoch 2\na file was here\n"
+    assert [each.path for each in node.artifacts(KEY)] == ["checkpoints/model", "old.txt/model"]
+    assert list(outside.iterdir()) == []
+
+
 def test_a_status_tells_the_nodes_time(node: Node) -> None:
     before = time.time()
     assert before <= node.status([KEY])[KEY].clock <= time.time()

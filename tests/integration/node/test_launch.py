@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.first_cause import is_loss
 from launcher.node_types import Daemon
 from tests.integration.node.conftest import needs_sandbox
 from tests.integration.node.mpi_ground import WAIT, Gang, gang_of, on_disk, seed_with
@@ -85,7 +86,7 @@ def test_mpirun_runs_on_all_nodes_several_times_in_one_command(seed: Path, tmp_p
 @ONE
 def test_without_isolation_mpirun_finds_hostfile_and_agent_too(pair: Gang) -> None:
     # Both nodes then have the host's name and addresses, which only Open MPI 4 bears.
-    pair.start("mpirun sh -c 'echo $DESCENT_ATTEMPT'", isolation="none")
+    pair.start("mpirun --hostfile /generated/hostfile sh -c 'echo $DESCENT_ATTEMPT'", isolation="none")
     assert pair.code() == 0, pair.log()
     assert sorted(line for line in pair.log().splitlines() if line in pair.keys) == sorted(pair.keys * 2)
     assert [each.exit_code for each in pair.daemons(1)] == [0]
@@ -99,11 +100,12 @@ def test_the_exit_code_of_a_rank_arrives(pair: Gang) -> None:
     pair.end()
 
 
-@ONE
+@pytest.mark.parametrize("mpi", ["openmpi4", "openmpi5"], indirect=True)
 def test_a_killed_daemon_is_told_and_nothing_is_left(pair: Gang, mpi: str) -> None:
     running(pair)
     assert pair.daemons(1)[0].name == DAEMON[mpi]
-    kill(pair.processes(1, DAEMON[mpi]))
+    (pid,) = pair.processes(1, DAEMON[mpi])
+    kill([pid])
     assert ended(pair).signal == "SIGKILL"
     pair.end()
 
@@ -138,4 +140,16 @@ def test_successors_of_both_agents_see_a_run_to_its_end(pair: Gang, mpi: str) ->
     pair.down.discard(1)
     assert pair.code() == 0, pair.log()
     assert ended(pair).exit_code == 0
+    pair.end()
+
+
+def test_the_daemons_of_an_mpirun_that_a_command_can_do_without_are_no_loss(pair: Gang) -> None:
+    pair.start(f"timeout -s KILL 5 {WAITING} || {MPIRUN}")
+    assert pair.code() == 0, pair.log()
+    gone = pair.nodes[0].status([pair.keys[0]])[pair.keys[0]].mpirun_gone
+    before, after = pair.daemons(1)
+    assert (after.exit_code, is_loss(after, after.at or 0.0, gone.get(after.id))) == (0, False)
+    assert before.exit_code != 0
+    assert before.id in gone
+    assert not is_loss(before, before.at or 0.0, gone[before.id])
     pair.end()

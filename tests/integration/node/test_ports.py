@@ -1,20 +1,24 @@
 """Ports are kept, given up and tried, on real sockets."""
 
 import errno
+import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from launcher import port_locks
 from launcher import ports as ports_module
 from launcher.node_types import NodeError, Peer
 from launcher.ports import RANGE, Ports
 from launcher.probing import unreached
+from tests import namespace
 
 ADDRESSES = [
     (socket.AF_INET, "0.0.0.0"),
@@ -147,6 +151,60 @@ def test_too_few_free_ports_are_said_and_none_is_kept(
     with pytest.raises(NodeError, match="are wanted, 1 are free"):
         agent().reserve(tmp_path / "other", ["a", "b"])
     bound(port + 1).close()
+
+
+def test_no_command_on_the_hosts_network_can_take_ports_by_their_names(
+    agent: Callable[[], Ports], attempt: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = range(20000, 20016)
+    monkeypatch.setattr(ports_module, "RANGE", few)
+    with ExitStack() as stack:
+        for port in few:
+            name = stack.enter_context(socket.socket(socket.AF_UNIX))
+            name.bind(f"\0descent-port-{port}")
+        assert agent().reserve(attempt, ["a"])["a"] in few
+
+
+def test_hosts_that_share_files_have_ports_of_their_own(agent: Callable[[], Ports], tmp_path: Path) -> None:
+    with namespace.aside() as network:
+        if network is None:
+            pytest.skip("no second network here")
+        found = []
+        for number, where in enumerate((network.left, network.entered)):
+            path = tmp_path / f"host-{number}/exp-1-a1-n0"
+            path.mkdir(parents=True)
+            (path / "ports.json").write_text('{"ports": {"a": 20077}, "handed": true}')
+            with where():
+                found.append(agent().take_again(path))
+        assert found == [[], []]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_command_of_another_user_cannot_reach_the_locks(agent: Callable[[], Ports], attempt: Path) -> None:
+    agent().reserve(attempt, ["a"])
+    done = subprocess.run(
+        ["cat", port_locks.path()],
+        user=65534,
+        cwd="/",
+        env={"PATH": os.defpath, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+    )
+    assert "Permission denied" in done.stderr
+
+
+def test_locks_that_cannot_be_had_are_said_when_a_port_is_wanted_and_keep_no_successor_from_beginning(
+    agent: Callable[[], Ports], attempt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = agent()
+    port = first.reserve(attempt, ["a"])["a"]
+    first.close()
+    monkeypatch.setattr(port_locks, "DIRECTORY", tmp_path)
+    port_locks.path().mkdir()
+    successor = agent()
+    assert successor.take_again(attempt) == [port]
+    with pytest.raises(NodeError, match=f"{port_locks.path()} must be a file of ours"):
+        successor.reserve(attempt, ["a"])
 
 
 HOLDER = """

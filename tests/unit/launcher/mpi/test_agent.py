@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.mpi.agent import understand
+from launcher.mpi.agent import STAY, understand
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,8 @@ from launcher.mpi.agent import understand
         (["rank1", "PATH=/x:$PATH ; orted", "--daemonize", "-mca"], ("rank1", "PATH=/x:$PATH ; orted -mca")),
         (["rank1", "orted --daemonize -mca x"], ("rank1", "orted -mca x")),
         (["rank1", "orted", "--daemonized"], ("rank1", "orted --daemonized")),
+        (["rank1", "A=/x/prted ; export A; prted", "-x"], ("rank1", f"A=/x/prted ; export A; prted {STAY} -x")),
+        (["rank1", '"/v/bin/prted" --daemonize -x prted.y'], ("rank1", f'"/v/bin/prted" {STAY} -x prted.y')),
         (["-x", "rank1", '"/v/hydra_pmi_proxy"', "--port", "h:1"], ("rank1", '"/v/hydra_pmi_proxy" --port h:1')),
         (["-l", "somebody", "-p", "22", "-x", "rank1", "true"], ("rank1", "true")),
         (["somebody@rank1", "true"], ("rank1", "true")),

@@ -32,6 +32,7 @@ def test_variables_lead_to_the_agent_and_put_the_shim_first() -> None:
     agents = {told[name] for name in ("OMPI_MCA_plm_rsh_agent", "PRTE_MCA_plm_ssh_agent", "HYDRA_LAUNCHER_EXEC")}
     assert agents == {mpi.LAUNCH_AGENT}
     assert told["HYDRA_HOST_FILE"] == "/generated/hostfile"
+    assert mpi.GENERATED_AT not in told
 
 
 def test_without_isolation_the_real_paths_take_their_places() -> None:
@@ -40,6 +41,7 @@ def test_without_isolation_the_real_paths_take_their_places() -> None:
     assert told["HYDRA_LAUNCHER_EXEC"] == "/node/a/launch/agent"
     assert told["HYDRA_HOST_FILE"] == "/node/a/generated/hostfile"
     assert (told["A"], told["B"]) == ("/generated", "/generated.txt")
+    assert told[mpi.GENERATED_AT] == "/node/a/generated"
 
 
 def test_a_worker_serves_and_its_own_command_is_its_preparation() -> None:

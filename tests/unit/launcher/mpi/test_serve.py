@@ -82,4 +82,12 @@ def test_a_daemon_that_can_not_be_started_is_told_as_ended(
     server._start({"id": "d1", "name": "orted", "command": "orted"})
     (message,) = told
     assert (message["ended"]["id"], message["ended"]["exit_code"]) == ("d1", serve.CANNOT_START)
-    assert "orted could not be started: Resource temporarily unavailable" in capsys.readouterr().out
+    assert "orted could not be started: [Errno 11] Resource temporarily unavailable" in capsys.readouterr().out
+
+
+def test_a_command_that_no_process_can_have_is_told_as_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server, told = serve.Server(str(tmp_path)), []
+    monkeypatch.setattr(server, "_tell", told.append)
+    for number, command in enumerate(("a\0b", "\ud800")):
+        server._start({"id": str(number), "name": "orted", "command": command})
+    assert [message["ended"]["exit_code"] for message in told] == [serve.CANNOT_START] * 2

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.mpi.shim import find, for_hydra, is_hydra, options, slots
+from launcher.mpi import GENERATED_AT, SHIMS
+from launcher.mpi.shim import find, for_hydra, is_hydra, main, options, slots
 
 FILES = {"/generated/hostfile": "rank0\nrank0\nrank1\n", "mine": "rank0 slots=4  # gpu\n\nrank1:3\nrank2 max_slots=9\n"}
 
@@ -91,3 +92,18 @@ def test_hydra_is_told_by_its_name_or_its_neighbours(tmp_path: Path, real: str, 
     (tmp_path / "link").mkdir()
     (tmp_path / "link/mpirun").symlink_to(made)
     assert is_hydra(str(tmp_path / "link/mpirun")) is expected
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"), [(None, "/generated/hostfile"), ("/node/a/generated", "/node/a/generated/hostfile")]
+)
+def test_what_is_generated_is_found_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str | None, expected: str
+) -> None:
+    real, called = program(tmp_path / "real/mpirun"), []
+    monkeypatch.setattr(os, "execv", lambda *words: called.append(words))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / SHIMS), str(tmp_path / "real")]))
+    if there is not None:
+        monkeypatch.setenv(GENERATED_AT, there)
+    main("mpirun", ["--hostfile", "/generated/hostfile", "a", "/generated"], str(tmp_path))
+    assert called == [(real, ["mpirun", "--hostfile", expected, "a", "/generated"])]

@@ -1,0 +1,73 @@
+"""What a node keeps on its disk for later attempts, and gives up where room is short."""
+
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from launcher import trees
+from launcher.code_cache import CodeCache
+from launcher.node_types import Extracted, NodeError, PrepareOrder
+from launcher.state import Cause
+
+ROOM_BYTES = 2 << 30
+"""With less left on the disk, caches are given up."""
+FULL_BYTES = 512 << 20
+"""With less left, nothing new is prepared: a guardian would end it at once."""
+
+
+class DiskRoom:
+    """The trees of commits and the caches of repositories below a node's directory; what is in use stays."""
+
+    def __init__(self, root: Path, locks: Path, in_use: Callable[[], list[PrepareOrder]]) -> None:
+        """Find what is there.
+
+        Args:
+            root: the node's directory.
+            locks: where its locks are.
+            in_use: gives what the attempts on this node were prepared for.
+        """
+        self._root, self._in_use = root, in_use
+        self._code = CodeCache(root / "code", locks)
+
+    def code_offset(self, code_key: str) -> int:
+        """How much of an archive is here; -1 when the whole tree is."""
+        return self._code.offset(code_key)
+
+    def put_code(self, code_key: str, offset: int, chunk: bytes, last: bool) -> Extracted | None:
+        """The next piece of an archive; what it held, with the last one, for which older trees may have to go."""
+        extracted = self._code.put(code_key, offset, chunk, last)
+        if extracted is not None:
+            self._code.evict(self._code_in_use() | {code_key})
+        return extracted
+
+    def tree(self, code_key: str) -> AbstractContextManager[Path]:
+        """The tree of a commit, which stays while it is used.
+
+        Raises:
+            NodeError: it is not here.
+        """
+        return self._code.tree(code_key)
+
+    def make(self) -> None:
+        """Give up trees and caches where the disk is nearly full.
+
+        Raises:
+            NodeError: it is full nevertheless.
+        """
+        if self._free_bytes() >= ROOM_BYTES:
+            return
+        self._code.evict(self._code_in_use(), everything=True)
+        in_use = {order.storage_key for order in self._in_use()}
+        caches = self._root / "caches"
+        for cache in sorted(caches.glob("*"), key=lambda path: path.stat().st_mtime):
+            if self._free_bytes() < ROOM_BYTES and cache.name not in in_use:
+                trees.remove(cache)
+        if self._free_bytes() < FULL_BYTES:
+            raise NodeError(Cause.DISK_FULL, f"{self._free_bytes()} bytes are left")
+
+    def _code_in_use(self) -> set[str]:
+        return {order.code_key for order in self._in_use()}
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self._root).free

@@ -1,0 +1,149 @@
+"""What the ends of a gang's nodes mean, and which of several was the first cause. Pure."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from launcher.attempt import Ended
+from launcher.experiment import HeldNode, NodeState
+from launcher.node_types import Daemon, Exit, NodeStatus
+from launcher.state import VERDICTS, Budget, Cause
+
+AVALANCHE_S = 1.0
+"""Failures so close together are one; what was killed then comes before what merely exited."""
+_MPIRUNS_OWN = frozenset({"SIGTERM", "SIGHUP", "SIGPIPE"})
+"""How a daemon may end that was told to, or whose mpirun has gone."""
+_NOTICED_S = 0.25
+"""How late it may be noticed that an mpirun has gone."""
+_IN_CONSEQUENCE = frozenset({"SIGABRT", "SIGTERM", "SIGHUP", "SIGPIPE", "SIGINT"})
+"""How a command ends itself, or is ended by its own launcher, when its peers have gone."""
+
+
+@dataclass(frozen=True)
+class NodeEnd:
+    """How a node's part ended, at which time of our clock."""
+
+    node: HeldNode
+    end: Ended
+    at: float
+    ran_s: float = 0.0
+    well_at: float = -math.inf
+    """Of one that was lost: until when, at least, it was not."""
+
+    @property
+    def ours(self) -> bool:
+        """It is no fault of the command's."""
+        return VERDICTS[self.end.cause].budget is Budget.INFRASTRUCTURE
+
+    @property
+    def imposed(self) -> bool:
+        """It came from outside, and others may have failed for it."""
+        return self.ours or self.end.cause is Cause.SHUTDOWN
+
+    @property
+    def failed(self) -> bool:
+        """It was no success."""
+        return self.end.cause is not Cause.SUCCEEDED
+
+
+def first_of(ends: Sequence[NodeEnd]) -> NodeEnd:
+    """The first cause among the ends of one gang.
+
+    What is imposed (a node, a guardian lost, a shutdown) comes before what a command did, which may be its
+    consequence, unless the node was still well after that. Among commands the earliest counts; within AVALANCHE_S one
+    that was killed, or ran out of something, comes before one that exited, or ended itself for its peers' sake.
+    """
+    commands = [end for end in ends if not end.imposed]
+    earliest = min((end.at for end in commands), default=math.inf)
+    imposed = [end for end in ends if end.imposed and end.well_at <= earliest + AVALANCHE_S]
+    if imposed:
+        return min(imposed, key=lambda end: end.at)
+    return min(
+        (end for end in commands if end.at <= earliest + AVALANCHE_S),
+        key=lambda end: (_in_consequence(end.end), end.at),
+    )
+
+
+def _in_consequence(end: Ended) -> bool:
+    """It may be what another's end has made of a command."""
+    killed = end.cause is Cause.COMMAND_KILLED and end.detail.get("signal") in _IN_CONSEQUENCE
+    return killed or end.cause is Cause.COMMAND_EXITED
+
+
+def won(ends: Sequence[NodeEnd], nodes: Sequence[HeldNode]) -> NodeEnd | None:
+    """The last end of the nodes that decide, when all of them have ended well."""
+    well = {end.node.key: end for end in ends if not end.failed}
+    deciding = [well.get(node.key) for node in nodes if node.decides]
+    known = [end for end in deciding if end]
+    return max(known, key=lambda end: end.at) if len(known) == len(deciding) else None
+
+
+def decided(ends: Sequence[NodeEnd], nodes: Sequence[HeldNode]) -> NodeEnd | None:
+    """The end that the ends so far mean for the gang: a first failure, or a success; None as long as neither is there.
+
+    What a command came to when, or after, those that decide had ended well, their end has made of it.
+    """
+    well = won(ends, nodes)
+    failed = [end for end in ends if end.failed]
+    if not failed:
+        return well
+    first = first_of(failed)
+    return well if well and not first.ours and first.at >= well.at - AVALANCHE_S else first
+
+
+def shown(end: NodeEnd) -> HeldNode:
+    """The node as a person is shown it after its end."""
+    if end.ours:
+        return replace(end.node, state=NodeState.LOST)
+    detail: Mapping[str, Any] = end.end.detail
+    code = 0 if end.end.cause is Cause.SUCCEEDED else detail.get("exit_code")
+    return replace(end.node, state=NodeState.ENDED, exit_code=code, signal=detail.get("signal"))
+
+
+def end_of(node: HeldNode, status: NodeStatus) -> Ended | None:
+    """What a node's word means for the attempt; None while its command runs.
+
+    A command that was stopped was not stopped by us, who do so in NETWORK_TEARDOWN only.
+    """
+    if status.phase == "ended" and status.exit:
+        return _of_record(status.exit, node)
+    if status.phase == "lost":
+        return Ended(Cause.GUARDIAN_LOST, node=node.host)
+    if status.phase != "running":
+        return Ended(Cause.NODE_LOST, node=node.host, why="it does not know the attempt any more")
+    return None
+
+
+def _of_record(record: Exit, node: HeldNode) -> Ended:
+    if record.detail.get("put_down"):
+        return Ended(Cause.SHUTDOWN)
+    if record.detail.get("stopped"):
+        return Ended(Cause.NODE_LOST, node=node.host, why="it was cut off and ended what it ran")
+    who = {"who": node.words, "rank": node.rank, "at": record.at} if node.role else {}
+    return Ended(record.cause, node=node.host, **who, **record.told())
+
+
+# --- the daemons of an mpirun ---
+
+
+def is_loss(daemon: Daemon, at: float, mpirun_gone_at: float | None) -> bool:
+    """Whether a daemon's end is one that its mpirun did not want.
+
+    Args:
+        daemon: the daemon.
+        at: when it ended, on our clock.
+        mpirun_gone_at: when its mpirun was seen to have gone, if it has, on the same clock. The daemon of one that was
+            killed exits with an error, and the command may have had its reasons: `timeout -s KILL 60 mpirun …`. But
+            where the daemon was killed it is the mpirun that goes for that, at once, and may call it a success (Open
+            MPI 5): which of the two was first is no question of clocks.
+    """
+    if daemon.signal:
+        return daemon.signal not in _MPIRUNS_OWN
+    return bool(daemon.exit_code) and (mpirun_gone_at is None or at < mpirun_gone_at - _NOTICED_S)
+
+
+def daemon_lost(node: HeldNode, daemon: Daemon) -> Ended:
+    """The end of a gang for one of its daemons."""
+    how = f"was killed by {daemon.signal}" if daemon.signal else f"exited with code {daemon.exit_code}"
+    return Ended(Cause.DAEMON_LOST, node=node.host, who=node.words, rank=node.rank, why=how)

@@ -58,6 +58,7 @@ class Node:
         storage_dir: Path | None = None,
         address: str = "",
         peer: AskPeer | None = None,
+        cluster_id: str = "",
     ) -> None:
         """Find what is there.
 
@@ -67,11 +68,12 @@ class Node:
             storage_dir: where `/storage` of each repository is, on a file system that all nodes share.
             address: by which other nodes reach this one.
             peer: how to call another node's agent; without it no command here starts anything on other nodes.
+            cluster_id: the cluster that this agent serves; an agent of another may work in the same directory.
 
         Raises:
             NodeError: `root` belongs to somebody else.
         """
-        self._root = root.absolute()
+        self._root, self._cluster_id = root.absolute(), cluster_id
         self._site = Site(self._root, storage_dir, environ)
         self._locks = self._root / "locks"
         self._attempts = self._root / "attempts"
@@ -142,6 +144,7 @@ class Node:
             self._ports.release(key)
             with self._room.tree(order.code_key) as tree:
                 prepare(attempt, order, code=tree, site=self._site)
+            recorded.belong(attempt, self._cluster_id)
         self._bump()
 
     def put_artifact(self, key: str, path: str, offset: int, data: bytes, last: bool) -> None:
@@ -243,9 +246,10 @@ class Node:
         self._guardians.stop(_name(key), grace_s)
 
     def stop_all(self, grace_s: float) -> None:
-        """Stop every attempt: this node was cut off from its cluster."""
+        """Stop every attempt of this agent's cluster, from which the node was cut off; not of a cluster after it."""
         for key in self.inventory():
-            self.stop(key, grace_s)
+            if recorded.cluster_of(self._attempt(key)) in {"", self._cluster_id}:
+                self.stop(key, grace_s)
 
     def clean(self, key: str) -> Clean:
         """Prove that no process of an attempt is left, and remove its directory. One that still runs is left alone."""

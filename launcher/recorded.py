@@ -10,6 +10,21 @@ from launcher.node_types import Exit, NodeError, NodeStatus, PrepareOrder
 from launcher.preparation import prepared
 from launcher.state import Cause
 
+CLUSTER = "cluster"
+
+
+def belong(attempt: Path, cluster_id: str) -> None:
+    """Write down which cluster an attempt is of."""
+    (attempt / CLUSTER).write_text(cluster_id)
+
+
+def cluster_of(attempt: Path) -> str:
+    """The cluster that an attempt is of; empty where nobody has said."""
+    try:
+        return (attempt / CLUSTER).read_text()
+    except FileNotFoundError:
+        return ""
+
 
 def begun(attempt: Path) -> bool:
     """Whether its command has begun, however that went on."""

@@ -44,6 +44,7 @@ class NodeAgent:
             storage_dir=order.storage_dir,
             address=ray.util.get_node_ip_address(),
             peer=peers.ask,
+            cluster_id=groups.cluster_id(),
         )
         Fence(_probe_of_this_cluster(), order.fence_s, self._fall).start()
         Passing(self._node, _gone_from(_probe_of_this_cluster())).start()
@@ -74,7 +75,7 @@ def node_directory() -> Path:
 
 def _probe_of_this_cluster() -> Any:
     worker = ray._private.worker.global_worker
-    return head_probe(worker.gcs_client.address, worker.gcs_client.cluster_id.hex())
+    return head_probe(worker.gcs_client.address, groups.cluster_id())
 
 
 def _gone_from(probe: Callable[[], Answer]) -> Callable[[Iterable[str]], set[str]]:

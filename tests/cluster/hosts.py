@@ -197,7 +197,7 @@ class Hosts:
 
     def _hold(self, *kinds: str, script: str, arguments: tuple[str, ...] = ()) -> int:
         """Start a process that holds namespaces until our pipe to it closes; its number."""
-        argv = ["unshare", *kinds, "--fork", "--kill-child", "--", "sh", "-euc", script, "sh", *arguments]
+        argv = ["unshare", *kinds, "--fork", "--kill-child", "--", "bash", "-euc", script, "host", *arguments]
         holder = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         self._holders.append(holder)
         assert holder.stdout is not None

@@ -216,6 +216,24 @@ def test_stop_all_stops_all(runner: Runner) -> None:
         until(runner.node, key, "ended")
 
 
+def test_an_agent_that_was_cut_off_ends_nothing_of_the_cluster_after_its_own(runner: Runner) -> None:
+    theirs = runner.begin("sleep 600")  # of no cluster by name: anybody's
+    after = Node(runner.root, environ=os.environ, cluster_id="after")
+    try:
+        after.prepare("exp-9-a1-n0", order_of("none"))
+        after.start("exp-9-a1-n0", command_of("sleep 600", "none"))
+        before = Node(runner.root, environ=os.environ, cluster_id="before")
+        before.stop_all(0)
+        before.close()
+        until(after, theirs, "ended")
+        assert after.status(["exp-9-a1-n0"])["exp-9-a1-n0"].phase == "running"
+        after.stop_all(0)
+        until(after, "exp-9-a1-n0", "ended")
+        assert after.clean("exp-9-a1-n0").empty
+    finally:
+        after.close()
+
+
 def test_starting_what_was_not_prepared_is_refused(node: Node) -> None:
     with pytest.raises(NodeError, match="was not prepared"):
         node.start(KEY, command_of("true", "none"))

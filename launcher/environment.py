@@ -78,11 +78,15 @@ def variables(
     return carried | own | dict(env) | {"CUDA_VISIBLE_DEVICES": ",".join(gpu_ids)}
 
 
-def create(env_dir: Path, *, seen: str, python: str, seed_cache: Path, node: Mapping[str, str]) -> None:
+def create(
+    env_dir: Path, *, seen: str, python: str, seed_cache: Path, node: Mapping[str, str], packages: str = ""
+) -> None:
     """Make an empty virtual environment with pip: a copy of one that is made once for each Python.
 
     pip comes from the wheels that the interpreter (or its distribution) bundles, so that no network is needed; where
-    there are none, from the index, through a cache that no repository's code can write to.
+    there are none, from the index, through a cache that no repository's code can write to. Its thousand files are
+    copied only where the command could write to them if it saw them: a file system gets slow at making, and removing,
+    so many again and again (ext4 steps over the inodes of what was just removed).
 
     Args:
         env_dir: must not exist; its parent must.
@@ -90,13 +94,22 @@ def create(env_dir: Path, *, seen: str, python: str, seed_cache: Path, node: Map
         python: the interpreter it is for; must not lie in a virtual environment.
         seed_cache: this function's own directory on the node.
         node: the node's environment, for its package index.
+        packages: where the command will find the packages of the pristine one, read-only; else they are copied.
 
     Raises:
         NodeError: it could not be made; says what uv said.
     """
     pristine = warm(python, seed_cache, node)
-    trees.copy(pristine, env_dir)
+    if packages:
+        _copy_without_packages(pristine, env_dir, packages)
+    else:
+        trees.copy(pristine, env_dir)
     _move_scripts(env_dir / "bin", _birthplace(pristine), Path(seen))
+
+
+def pristine_packages(python: str, seed_cache: Path) -> Path:
+    """The packages of the pristine environment for a Python, which was made."""
+    return _packages_of(seed_cache / _fingerprint(python))
 
 
 def warm(python: str, seed_cache: Path, node: Mapping[str, str]) -> Path:
@@ -129,6 +142,21 @@ def _fingerprint(python: str) -> str:
     found = os.stat(python)
     text = f"{os.path.realpath(python)} {found.st_size} {found.st_mtime_ns} {uv.find_uv_bin()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _packages_of(pristine: Path) -> Path:
+    return pristine / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"  # the interpreter runs us too
+
+
+def _copy_without_packages(pristine: Path, env_dir: Path, packages: str) -> None:
+    """A copy in which what is installed, pip itself too, takes the place of ours."""
+    ours = _packages_of(pristine)
+    (env_dir / ours.relative_to(pristine)).mkdir(parents=True)
+    for entry in (*pristine.iterdir(), *(pristine / "lib").iterdir()):
+        if entry not in ours.parents:
+            trees.copy(entry, env_dir / entry.relative_to(pristine))
+    path_file = env_dir / ours.relative_to(pristine) / "descent.pth"
+    path_file.write_text(f"import site; site.addsitedir({packages!r})\n")
 
 
 def _birthplace(pristine: Path) -> Path:

@@ -14,6 +14,8 @@ SYSTEM = frozenset(
 """Top directories of a sandbox that are the system's or ours; nothing can be placed below them."""
 HOME = PurePosixPath("/home/user")
 WORKSPACE = PurePosixPath("/workspace")
+PACKAGES = "/run/descent/packages"
+"""pip, and what else an empty environment has, for all that are enclosed; only to be read."""
 ARTIFACTS = PurePosixPath("/artifacts")
 STORAGE = PurePosixPath("/storage")
 TEMPORARY = PurePosixPath("/tmp")  # noqa: S108 - private to the sandbox, and on disk rather than in memory

@@ -33,6 +33,11 @@ class Site:
     storage_dir: Path | None
     environ: Mapping[str, str]
 
+    @property
+    def seed(self) -> Path:
+        """What environments are made from."""
+        return self.root / "seed"
+
     def directories(self, attempt: Path, order: PrepareOrder) -> places.Directories:
         """The real directories of an attempt; a fork's share nothing with any other."""
         storage, cache = attempt / "storage", attempt / "cache"
@@ -85,8 +90,9 @@ def prepare(attempt: Path, order: PrepareOrder, *, code: Path, site: Site) -> No
         directories.env,
         seen=seen.env,
         python=environment.base_python(),
-        seed_cache=site.root / "seed",
+        seed_cache=site.seed,
         node=site.environ,
+        packages=places.PACKAGES if seen.mounts else "",
     )
     _furnish_home(directories, order, site)
     _link_artifacts(directories, seen)
@@ -138,7 +144,11 @@ def guardian_order(attempt: Path, prepare_order: PrepareOrder, order: StartOrder
 
 def _sandbox(key: str, prepare_order: PrepareOrder, order: StartOrder, seen: places.Places, site: Site) -> SandboxOrder:
     uid = _uid(key, prepare_order)
-    ours = tuple(Mount(str(mounted.real), mounted.seen, mounted.writable) for mounted in seen.mounts)
+    packages = environment.pristine_packages(environment.base_python(), site.seed)
+    ours = (
+        *(Mount(str(mounted.real), mounted.seen, mounted.writable) for mounted in seen.mounts),
+        Mount(str(packages), places.PACKAGES),
+    )
     try:
         return SandboxOrder(
             mounts=(*ours, *(Mount(path, path) for path in _package_paths(site.environ))),

@@ -1,6 +1,7 @@
 """What a command finds and may do, with real commands."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -167,6 +168,31 @@ def test_requirements_are_installed_and_imported(
     assert text.splitlines()[0] == "42"
     env = "/venv" if isolation == "bubblewrap" else f"{tmp_path}/node/attempts/{key}/env"
     assert text.splitlines()[1:] == [f"{env}/bin/pip", f"{env}/bin/python"]
+
+
+@needs_sandbox
+def test_the_packages_that_all_begin_with_are_nobodys_to_change_and_give_way_to_an_attempts_own(
+    make_node: Callable[..., Node], full_seed: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "pip-999-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("pip/__init__.py", "__version__ = '999'\n")
+        wheel.writestr("pip-999.dist-info/METADATA", "Metadata-Version: 2.1\nName: pip\nVersion: 999\n")
+        wheel.writestr("pip-999.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("pip-999.dist-info/RECORD", "")
+    (tmp_path / "node/seed").unlink()
+    (tmp_path / "node/seed").symlink_to(full_seed)
+    node = make_node()
+    node.put_code(CODE, 0, packed(FILES), True)
+    node.prepare("exp-1-a1-n0", order_of("bubblewrap"))
+    shutil.copy(tmp_path / "pip-999-py3-none-any.whl", tmp_path / "node/attempts/exp-1-a1-n0/workspace")
+    version = "python -c 'import pip; print(pip.__version__)'"
+    theirs = f"pip install -q --no-index ./pip-999-py3-none-any.whl && {version}"
+    change = "python -c 'import pip; open(pip.__file__, \"a\")' 2>&1 | tail -1"
+    runner = Runner(node, tmp_path / "node")
+    refused = runner.printed(f"{change}; {theirs}", "bubblewrap").splitlines()[0]
+    assert "Permission denied" in refused or "Read-only file system" in refused
+    assert log_of(node, "exp-1-a1-n0").splitlines()[-1] == "999"
+    assert runner.printed(version, "bubblewrap") != "999\n"
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)

@@ -44,7 +44,7 @@ tests-guardian := tests/integration/guardian
 tests-ray := tests/integration/node tests/integration/ray
 tests-survives := tests/e2e/test_survives.py
 tests-github := tests/e2e/test_github.py tests/e2e/test_run.py
-tests-integration := tests/integration $(patsubst %,--ignore %,$(tests-guardian) $(tests-ray))
+tests-integration := tests/integration tests/cluster/test_hosts.py tests/cluster/test_cells.py $(patsubst %,--ignore %,$(tests-guardian) $(tests-ray))
 tests-e2e := tests/e2e $(patsubst %,--ignore %,$(tests-survives) $(tests-github))
 $(PARTS:%=test-%): test-%:
 	$(BIN)/pytest $(tests-$*) $(ARGS)

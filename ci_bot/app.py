@@ -71,7 +71,7 @@ def cluster(settings: Settings, environ: Mapping[str, str]) -> Connection | None
         return Connection(settings.ray_address, Path(token_path))
     try:
         head = Head.load(json.loads((settings.data_dir / "up.json").read_text())["ray"])
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, half written, or of another version
         return None
     return Connection(head.address, head.token_path) if head.address else None
 

@@ -58,7 +58,7 @@ class Asking:
                     if await self._has_left(node):
                         raise _left(node)
             if met:
-                await self.status(node, within_s=NODE_LOST_S - BEAT_S)
+                await self.status(node, within_s=NODE_LOST_S - BEAT_S, silent_s=BEAT_S)
 
     async def while_reserved(self, held: Held, step: Awaitable[T]) -> T:
         """What comes of a step, if the reservation lasts so long.
@@ -111,14 +111,19 @@ class Asking:
         except BackendError as error:
             raise Ended(Cause.HEAD_LOST, why=str(error)) from error
 
-    async def status(self, node: HeldNode, *, within_s: float = NODE_LOST_S) -> NodeStatus:
+    async def status(self, node: HeldNode, *, within_s: float = NODE_LOST_S, silent_s: float = 0.0) -> NodeStatus:
         """The node's word on the attempt, asked of its successor too.
+
+        Args:
+            node: the node.
+            within_s: how long it may take.
+            silent_s: how long it was not heard of before.
 
         Raises:
             Ended: nobody answers within that time.
         """
 
-        why = f"it has not answered for {within_s:.0f} s"
+        why = f"it has not answered for {silent_s + within_s:.0f} s"
 
         async def ask() -> NodeStatus:
             nonlocal why

@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from launcher.asking import POLL_S, Asking, together
@@ -16,7 +17,7 @@ from launcher.log_copy import LogCopy
 from launcher.network_setup import NetworkSetup
 from launcher.node_types import NodeError
 from launcher.state import HOLDING, Cause, Progress, Signal, State
-from launcher.teardown import TEARDOWN_S, Teardown
+from launcher.teardown import TEARDOWN_S, Kept, Teardown
 from launcher.topology import shape_of
 from launcher.watch import Watch
 
@@ -260,7 +261,7 @@ class Drive:
         """Prove every tree empty, keep what it made, then give the group back."""
         unclean = [end for end in await together(map(self._clear, range(len(self.held.nodes)))) if end]
         if unclean:
-            await self._record(Signal.ENDED, unclean[0])
+            await self._record(Signal.ENDED, _in_one(unclean))
             return
         await self._release()
         interruption = self._interruption.result() if self._interruption.done() else None
@@ -275,7 +276,8 @@ class Drive:
         node = self.held.nodes[rank]
         store = self.keep.artifacts(self.attempt.experiment_id, self.progress.attempt, node.place)
         try:
-            await Teardown(node, self._asking, self.rules, self._log(rank), store, self._not_kept).run()
+            told = partial(self._not_kept, node)
+            await Teardown(node, self._asking, self.rules, self._log(rank), store, told).run()
         except Ended as end:
             await self.journal.quarantine(node.host, str(end.detail["why"]))
             return end
@@ -283,11 +285,18 @@ class Drive:
             self._update(replace(self.held.nodes[rank], state=NodeState.STOPPED))
         return None
 
-    async def _not_kept(self, why: str) -> None:
-        """Without what it made, a success is none; every other end stays what it is."""
+    async def _not_kept(self, node: HeldNode, what: Kept, why: str) -> None:
+        """Without what it made, a success is none; every other end stays what it is, and a reader is told."""
         async with self._telling:  # several nodes may say so at once
-            if self.progress.intended is State.STOPPED:
+            intended = self.progress.intended
+            if intended is State.STOPPED:
+                why = why if what == "artifacts" else f"the log could not be kept: {why}"
                 await self._record(Signal.ENDED, Ended(Cause.ARTIFACTS_NOT_STORED, why=why))
+                return
+            note = f"The {what} of attempt {self.progress.attempt} on {node.words} could not be kept: {why}."
+            if intended is State.PENDING and what == "artifacts":
+                note += " A next attempt begins without them."
+            await self.journal.remark(self.attempt.experiment_id, [note])
 
     async def _release(self) -> None:
         """Give the group back; one that can't be reached now is swept away later."""
@@ -299,3 +308,13 @@ class Drive:
                 return
             except BackendError:
                 await asyncio.sleep(POLL_S)
+
+
+def _in_one(unclean: Sequence[Ended]) -> Ended:
+    """The end that names every host which was not proven clean, and why."""
+    hosts = dict.fromkeys(str(end.detail["node"]) for end in unclean)
+    if len(hosts) == 1:
+        return unclean[0]
+    whys = dict.fromkeys(f"{end.detail['node']}: {end.detail['why']}" for end in unclean)
+    told = {"node": ", ".join(hosts), "why": "; ".join(whys)}
+    return Ended(Cause.NOT_PROVEN_CLEAN, **(unclean[0].detail | told))

@@ -13,7 +13,7 @@ from launcher.state import Cause
 ROOM_BYTES = 2 << 30
 """With less left on the disk, caches are given up."""
 FULL_BYTES = 512 << 20
-"""With less left, nothing new is prepared: a guardian would end it at once."""
+"""With less left, nothing new is prepared or put back: a guardian would end it at once."""
 
 
 class DiskRoom:
@@ -65,6 +65,18 @@ class DiskRoom:
                 trees.remove(cache)
         if self._free_bytes() < FULL_BYTES:
             raise NodeError(Cause.DISK_FULL, f"{self._free_bytes()} bytes are left")
+
+    def make_for(self, size_bytes: int) -> None:
+        """Have room for something small, and as much left after it as a command needs to begin.
+
+        Raises:
+            NodeError: there is not.
+        """
+        if self._free_bytes() - size_bytes >= FULL_BYTES:
+            return
+        self.make()
+        if (free_bytes := self._free_bytes()) - size_bytes < FULL_BYTES:
+            raise NodeError(Cause.DISK_FULL, f"{free_bytes} bytes are left")
 
     def _code_in_use(self) -> set[str]:
         return {order.code_key for order in self._in_use()}

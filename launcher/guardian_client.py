@@ -96,6 +96,7 @@ def _run_guardian(order_fd: int) -> str:
         try:
             answer, _ = process.communicate(timeout=_SPAWN_S)
         except subprocess.TimeoutExpired as late:
+            process.kill()  # it is waited for on the way out, and whoever called us holds the attempt's lock
             raise GuardianError(f"the guardian did not begin within {_SPAWN_S:g} s") from late
     return answer.decode(errors="replace").strip()
 
@@ -119,17 +120,19 @@ def _connect(directory: Path) -> socket.socket | None:
     """A connection to the guardian; None where none lives.
 
     Raises:
-        GuardianError: one lives and does not listen; it does so some milliseconds after the command began.
+        GuardianError: one lives and takes nobody in: it does so some milliseconds after the command began, and one
+            that hangs never does.
     """
     until = time.monotonic() + _ANSWER_S
     while (connection := _try_to_connect(directory)) is None and _guarded(directory):
         if time.monotonic() > until:
-            raise GuardianError(f"the guardian in {directory} did not listen for {_ANSWER_S:g} s")
+            raise GuardianError(f"the guardian in {directory} took nobody in for {_ANSWER_S:g} s")
         time.sleep(_CONNECT_PAUSE_S)
     return connection
 
 
 def _try_to_connect(directory: Path) -> socket.socket | None:
+    """A connection; None where nobody listens, or as many wait as may."""
     try:
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -138,9 +141,12 @@ def _try_to_connect(directory: Path) -> socket.socket | None:
     try:
         connection.settimeout(_ANSWER_S)
         connection.connect(control.address(fd))
-    except (FileNotFoundError, ConnectionError):
+    except (FileNotFoundError, ConnectionError, BlockingIOError, TimeoutError):
         connection.close()
         return None
+    except BaseException:
+        connection.close()
+        raise
     finally:
         os.close(fd)
     return connection

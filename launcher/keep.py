@@ -1,15 +1,22 @@
 """Where the bytes of experiments are kept: logs, artifacts and code archives, as plain files below one directory."""
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from launcher.guardian import durable
 from launcher.guardian.segments import Segments
+
+FULL_BYTES = 512 << 20
+"""With less room on our own disk nothing is started, since its log would have no place, and no artifact is taken."""
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What a disk says that is full."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,17 @@ class Receiving:
     """A file on its way here."""
 
     file: BinaryIO
+    need: Callable[[int], None]
+    """Raises OSError where there is no room for so many bytes."""
     offset: int = 0
 
     def write(self, data: bytes) -> None:
-        """Take the next piece."""
+        """Take the next piece.
+
+        Raises:
+            OSError: the disk refused, or is full: others write to it meanwhile.
+        """
+        self.need(len(data))
         self.file.write(data)
         self.offset += len(data)
 
@@ -54,10 +68,11 @@ class ArtifactStore:
     Args:
         directory: where they lie.
         beside: how the names of what is kept of them begin that is nobody's artifact; outside of the directory.
+        free_bytes: gives the room left on the disk.
     """
 
-    def __init__(self, directory: Path, beside: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, beside: Path, free_bytes: Callable[[], int]) -> None:
+        self.directory, self._free_bytes = directory, free_bytes
         self._part = beside.with_name(f"{beside.name}.part")
         self._whole = beside.with_name(f"{beside.name}.whole")
 
@@ -66,18 +81,20 @@ class ArtifactStore:
         """A file that appears under its name once it is whole; one that is here already is not written again.
 
         Raises:
-            OSError: the disk refused, it ended before its size, or the path leads out of the directory.
+            OSError: the disk refused, it would be full, the file ended before its size, or its path leads out of the
+                directory.
         """
-        target = self.locate(path)
+        target, need = self.locate(path), partial(self._need, path)
         if target.is_file() and target.stat().st_size == size:
             with open(os.devnull, "wb") as nowhere:
-                yield Receiving(nowhere, offset=size)
+                yield Receiving(nowhere, need, offset=size)
             return
+        need(size)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = self._part
         try:
             with part.open("wb") as file:
-                receiving = Receiving(file)
+                receiving = Receiving(file, need)
                 yield receiving
                 if receiving.offset != size:
                     raise OSError(f"{path!r} ended after {receiving.offset} of {size} bytes")
@@ -86,6 +103,17 @@ class ArtifactStore:
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
+
+    def _need(self, path: str, size: int) -> None:
+        free_bytes = self._free_bytes()
+        if free_bytes - size < FULL_BYTES:
+            why = f"there is no room for {path!r} on Descent's own disk, which has {free_bytes >> 20} MiB left"
+            raise OSError(errno.ENOSPC, why)
+
+    def discard(self) -> None:
+        """Give back the room of what is here."""
+        self._whole.unlink(missing_ok=True)
+        shutil.rmtree(self.directory, ignore_errors=True)  # what stays is not called whole
 
     def seal(self) -> None:
         """Say that everything is here, durably.
@@ -170,7 +198,8 @@ class Keep:
     def artifacts(self, experiment_id: int, attempt: int, node: str = "") -> ArtifactStore:
         """The artifacts of an attempt, or of one of its nodes: below its name, "worker-0", where there are several."""
         directory = self.root / "artifacts" / str(experiment_id) / str(attempt)
-        return ArtifactStore(directory / node, directory.with_name(f"{attempt}.{node}" if node else str(attempt)))
+        beside = directory.with_name(f"{attempt}.{node}" if node else str(attempt))
+        return ArtifactStore(directory / node, beside, self.free_bytes)
 
     def code(self, key: str) -> CodeArchive:
         """The archive of a commit, which may not be here yet."""

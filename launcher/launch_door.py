@@ -37,6 +37,7 @@ PAUSE_S = 0.5
 NOTICE_S = 10.0
 """After this long without its daemon, a user is told what is waited for."""
 UNREACHED_S = 30.0
+REPLY_S = 2.0
 REFUSED = 255
 """What ssh gives when it can't do its part."""
 
@@ -239,7 +240,8 @@ class Door:
                 heard_at, begun = time.monotonic(), daemon is not None
                 if daemon is not None and (code := code_of(daemon)) is not None:
                     over.set()
-                    talk.send(connection, {"code": code})
+                    if not _told_mpirun(connection, code):
+                        self.daemons.note_mpirun_gone(request.launch_id, daemon.at or time.time())
                     return
             except NodeUnavailable as error:
                 why, begun = f"it can't be reached: {error.why}", False
@@ -258,6 +260,17 @@ class Door:
             self._peer(peer.node_id, "launch", (peer.key, request.launch_id, request.command))
         found: Daemon | None = self._peer(peer.node_id, "launched", (peer.key, request.launch_id, POLL_S))
         return found
+
+
+def _told_mpirun(connection: socket.socket, code: int) -> bool:
+    """Tell a launch agent of the end of what it launched: whether its mpirun was still there to hear of it."""
+    try:
+        talk.send(connection, {"code": code})
+        if not _readable(connection, REPLY_S):
+            return True  # it hangs, and says nothing of its mpirun
+        return next(iter(talk.Lines().take(connection.recv(PIECE_BYTES))), {}).get("mpirun") is True
+    except (OSError, ValueError):
+        return False
 
 
 def code_of(daemon: Daemon) -> int | None:

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,7 @@ from launcher.state import Cause
 
 MAX_PIECE_BYTES = 8 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
+_STOPPED_AT_ONCE = 64
 
 
 class Node:
@@ -110,7 +112,7 @@ class Node:
     def warm(self) -> None:
         """Do ahead of need what the first attempt would wait for."""
         with _told():
-            environment.warm(environment.base_python(), self._root / "seed", self._site.environ)
+            environment.warm(environment.base_python(), self._site.seed, self._site.environ)
         self.facts()
 
     # --- code --------------------------------------------------------------------------------------------------------
@@ -151,11 +153,12 @@ class Node:
         """Put back a file of an earlier attempt, piece by piece; with the last one it is there.
 
         Raises:
-            NodeError: it can't be there, the attempt is not prepared, or its command has begun.
+            NodeError: it can't be there, the attempt is not prepared, its command has begun, or the disk is full.
         """
         attempt = self._attempt(key)
         with _told(), self._locked(key):
             was = recorded.waiting(attempt)
+            self._room.make_for(len(data))
             place = Place(attempt / "artifacts", attempt / "returning", real_uid(key, was))
             put_back(place, path, offset=offset, data=data, last=last)
 
@@ -246,10 +249,22 @@ class Node:
         self._guardians.stop(_name(key), grace_s)
 
     def stop_all(self, grace_s: float) -> None:
-        """Stop every attempt of this agent's cluster, from which the node was cut off; not of a cluster after it."""
-        for key in self.inventory():
-            if recorded.cluster_of(self._attempt(key)) in {"", self._cluster_id}:
-                self.stop(key, grace_s)
+        """Stop every attempt of this agent's cluster, from which the node was cut off; not of a cluster after it.
+
+        All at once, since each one that hangs takes its time; one that can't be stopped keeps none of the others.
+
+        Raises:
+            ExceptionGroup: some could not be.
+        """
+        with ThreadPoolExecutor(_STOPPED_AT_ONCE, thread_name_prefix="stop") as pool:
+            stopped = [pool.submit(self._stop_ours, key, grace_s) for key in self.inventory()]
+        failed = [error for each in stopped if isinstance(error := each.exception(), Exception)]
+        if failed:
+            raise ExceptionGroup("not every attempt could be stopped", failed)
+
+    def _stop_ours(self, key: str, grace_s: float) -> None:
+        if recorded.cluster_of(self._attempt(key)) in {"", self._cluster_id}:
+            self.stop(key, grace_s)
 
     def clean(self, key: str) -> Clean:
         """Prove that no process of an attempt is left, and remove its directory. One that still runs is left alone."""

@@ -1,10 +1,10 @@
-"""Node groups to bundles, and which of those that wait fit into what is there. Pure."""
+"""Node groups to bundles, and whether they fit into what is there. Pure."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from launcher.backend import Bundle, Capacity, NodeCapacity, Strategy
 from launcher.experiment import Specification
@@ -25,6 +25,9 @@ class Needs:
     strategy: Strategy = "PACK"
     undeclared: tuple[str, ...] = ()
     """Machine types that the operator's table does not have."""
+    machine_type: str = ""
+    nodes: int = 1
+    """What its first group asks for, in the configuration's words."""
 
     @property
     def words(self) -> str:
@@ -37,18 +40,6 @@ class Needs:
         """Equal for needs that fit in the same places."""
         parts = ((tuple(sorted(b.resources.items())), tuple(sorted(b.labels.items()))) for b in self.bundles)
         return (self.strategy, *parts)
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """An experiment in the queue; `queued_at` is its place, which retries keep."""
-
-    id: int
-    repository_id: int
-    needs: Needs
-    queued_at: float
-    unplaced: bool = False
-    """Ray found no place for it just now; it holds its place in the queue, and is not tried again yet."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +89,6 @@ class Shortage:
     """The limit that is reached, for the two that are limits."""
 
 
-@dataclass(frozen=True)
-class Admission:
-    """Who may start now, in order, and why the others wait."""
-
-    admitted: tuple[int, ...]
-    waiting: Mapping[int, Shortage]
-
-
 def bundles(specification: Specification, machines: Sequence[Machine]) -> tuple[Bundle, ...]:
     """One bundle for each node, group by group.
 
@@ -119,12 +102,14 @@ def bundles(specification: Specification, machines: Sequence[Machine]) -> tuple[
 
 def needs(specification: Specification, machines: Sequence[Machine], *, shared_hosts: bool = False) -> Needs:
     """What an attempt asks; `shared_hosts` lets several of its nodes be one host."""
-    wanted = bundles(specification, machines)
+    wanted, first = bundles(specification, machines), specification.groups[0]
     return Needs(
         lanes=tuple(dict.fromkeys(group.machine_type or DEFAULT for group in specification.groups)),
         bundles=wanted,
         strategy="PACK" if shared_hosts or len(wanted) == 1 else "STRICT_SPREAD",
         undeclared=tuple(dict.fromkeys(machine.name for machine in machines if not machine.declared)),
+        machine_type=first.machine_type or "",
+        nodes=first.count,
     )
 
 
@@ -170,13 +155,24 @@ def free_of(capacity: Capacity, running: Sequence[Running]) -> list[NodeCapacity
                 left[node_id] = _minus(left[node_id], bundle)
     nodes = list(left.values())
     for attempt in unplaced:
-        nodes = _place(attempt.needs, nodes) or nodes
+        nodes = placed(attempt.needs, nodes) or nodes
+    return nodes
+
+
+def placed(wanted: Needs, free: Sequence[NodeCapacity]) -> list[NodeCapacity] | None:
+    """What is left when all bundles have their places; None when one has none."""
+    nodes = list(free)
+    places = _spread(wanted.bundles, nodes) if wanted.strategy == "STRICT_SPREAD" else _pack(wanted.bundles, nodes)
+    if len(places) < len(wanted.bundles):
+        return None
+    for index, place in places.items():
+        nodes[place] = _minus(nodes[place], wanted.bundles[index])
     return nodes
 
 
 def fits(wanted: Needs, free: Sequence[NodeCapacity]) -> bool:
     """Whether all of it can be placed at once."""
-    return _place(wanted, free) is not None
+    return placed(wanted, free) is not None
 
 
 def placeable(wanted: Needs, nodes: Sequence[NodeCapacity]) -> int:
@@ -213,84 +209,14 @@ def shortage(wanted: Needs, free: Sequence[NodeCapacity]) -> Shortage:
     return Shortage(Blocked.MACHINES, needed=bundle.resources, free=has, missing=missing, host=best.host)
 
 
-def admit(queue: Sequence[Waiting], running: Sequence[Running], capacity: Capacity, limits: Limits) -> Admission:
-    """Who may start now: first in, first out on each machine type.
-
-    Nobody overtakes on the same machine type, but a repository that has reached its own limit holds up only itself.
-    Nodes that must not be used are to be taken out of the capacity before.
-    """
-    free = free_of(capacity, running)
-    desk = _Desk(free, limits, len(running), Counter(attempt.repository_id for attempt in running))
-    for waiting in sorted(queue, key=lambda each: (each.queued_at, each.id)):
-        desk.judge(waiting)
-    return Admission(tuple(desk.admitted), desk.waiting)
-
-
-@dataclass
-class _Desk:
-    """The queue as it goes by; `closed` are the machine types on whose queue somebody waits already."""
-
-    free: list[NodeCapacity]
-    limits: Limits
-    running: int
-    by_repository: Counter[int]
-    admitted: list[int] = field(default_factory=list)
-    waiting: dict[int, Shortage] = field(default_factory=dict)
-    queued: Counter[str] = field(default_factory=Counter)
-    closed: set[str] = field(default_factory=set)
-    shortages: dict[tuple[object, ...], Shortage] = field(default_factory=dict)
-
-    def judge(self, waiting: Waiting) -> None:
-        wanted, limits = waiting.needs, self.limits
-        repository_limit = limits.max_running_per_repository
-        if limits.max_running is not None and self.running >= limits.max_running:
-            self._wait(waiting, Shortage(Blocked.MAX_RUNNING, limit=limits.max_running))
-        elif repository_limit is not None and self.by_repository[waiting.repository_id] >= repository_limit:
-            self._wait(waiting, Shortage(Blocked.MAX_RUNNING_PER_REPOSITORY, limit=repository_limit))
-        elif not self.closed.isdisjoint(wanted.lanes):
-            self._wait(waiting, replace(self._shortage(wanted), blocked=Blocked.AHEAD))
-        elif (left := _place(wanted, self.free)) is None:
-            self.closed.update(wanted.lanes)
-            self._wait(waiting, self._shortage(wanted))
-        elif waiting.unplaced:
-            self.closed.update(wanted.lanes)
-            self._wait(waiting, Shortage(Blocked.UNPLACED, needed=wanted.bundles[0].resources))
-        else:
-            self.free = left
-            self.shortages.clear()
-            self.admitted.append(waiting.id)
-            self.running += 1
-            self.by_repository[waiting.repository_id] += 1
-
-    def _wait(self, waiting: Waiting, why: Shortage) -> None:
-        lanes = waiting.needs.lanes
-        self.waiting[waiting.id] = replace(why, ahead=max(self.queued[lane] for lane in lanes))
-        self.queued.update(lanes)
-
-    def _shortage(self, wanted: Needs) -> Shortage:
-        """Computed once for each shape: thousands may wait for the same."""
-        if wanted.shape not in self.shortages:
-            self.shortages[wanted.shape] = shortage(wanted, self.free)
-        return self.shortages[wanted.shape]
-
-
 def _bundle(machine: Machine) -> Bundle:
     resources = {"CPU": float(machine.cpus), "GPU": float(machine.gpus), "memory": float(machine.memory_bytes or 0)}
     return Bundle({name: amount for name, amount in resources.items() if amount}, machine.labels)
 
 
-def _place(wanted: Needs, free: Sequence[NodeCapacity]) -> list[NodeCapacity] | None:
-    """What is left when all bundles have their places; None when one has none."""
-    nodes = list(free)
-    places = _spread(wanted.bundles, nodes) if wanted.strategy == "STRICT_SPREAD" else _pack(wanted.bundles, nodes)
-    if len(places) < len(wanted.bundles):
-        return None
-    for index, place in places.items():
-        nodes[place] = _minus(nodes[place], wanted.bundles[index])
-    return nodes
-
-
 def _first_unplaced(wanted: Needs, free: Sequence[NodeCapacity]) -> Bundle:
+    if len(wanted.bundles) == 1:
+        return wanted.bundles[0]
     place: Callable[[Sequence[Bundle], Sequence[NodeCapacity]], dict[int, int]]
     place = _spread if wanted.strategy == "STRICT_SPREAD" else _pack
     places = place(wanted.bundles, free)
@@ -329,24 +255,33 @@ def _spread(wanted: Sequence[Bundle], free: Sequence[NodeCapacity]) -> dict[int,
 
 
 def _has(node: NodeCapacity, bundle: Bundle) -> bool:
-    enough = all(node.total.get(name, 0) + EPSILON >= amount for name, amount in bundle.resources.items())
-    return enough and _matches(bundle.labels, node)
+    for name, amount in bundle.resources.items():
+        if node.total.get(name, 0) + EPSILON < amount:
+            return False
+    return _matches(bundle.labels, node)
 
 
 def _minus(node: NodeCapacity, bundle: Bundle) -> NodeCapacity:
-    total: defaultdict[str, float] = defaultdict(float, node.total)
+    total = dict(node.total)
     for name, amount in bundle.resources.items():
-        total[name] -= amount
-    return replace(node, total=dict(total))
+        total[name] = total.get(name, 0.0) - amount
+    return replace(node, total=total)
 
 
 def _matches(labels: Mapping[str, str], node: NodeCapacity) -> bool:
     """Whether a node carries what a label selector asks: `value`, `!value`, `in(a, b)` or `!in(a, b)`."""
     for name, selector in labels.items():
-        negated = selector.startswith("!")
-        wanted = selector.removeprefix("!")
-        values = {each.strip() for each in wanted[3:-1].split(",")} if wanted.startswith("in(") else {wanted}
+        negated, values = _selector(selector)
         value = node.node_id if name == NODE_ID_LABEL else node.labels.get(name)
         if (value in values) == negated:
             return False
     return True
+
+
+@lru_cache(256)
+def _selector(selector: str) -> tuple[bool, frozenset[str]]:
+    """Whether it is negated, and the values it names; a thousand nodes are asked by the same few."""
+    negated = selector.startswith("!")
+    wanted = selector.removeprefix("!")
+    values = {each.strip() for each in wanted[3:-1].split(",")} if wanted.startswith("in(") else {wanted}
+    return negated, frozenset(values)

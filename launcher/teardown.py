@@ -3,19 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
 from launcher.asking import POLL_S, Asking
 from launcher.attempt import Ended, Rules
 from launcher.backend import AgentClient, BackendError
-from launcher.experiment import HeldNode
-from launcher.keep import ArtifactStore
+from launcher.experiment import HeldNode, NodeState
+from launcher.keep import NO_ROOM, ArtifactStore
 from launcher.log_copy import LogCopy
 from launcher.node_types import NodeError, Phase
 from launcher.state import Cause
 
 T = TypeVar("T")
+Kept = Literal["log", "artifacts"]
 
 TEARDOWN_S = 300.0
 """Without any progress."""
@@ -35,8 +36,9 @@ class Teardown:
     rules: Rules
     log: LogCopy
     store: ArtifactStore
-    not_kept: Callable[[str], Awaitable[None]]
-    """Told why log or artifacts can't be kept, before the node forgets them."""
+    not_kept: Callable[[Kept, str], Awaitable[None]]
+    """Told what can't be kept and why, before the node forgets it; of each at most once."""
+    _told: set[Kept] = field(default_factory=set)
     _progress_at: float = 0.0
 
     @property
@@ -72,10 +74,13 @@ class Teardown:
             except NodeError as error:
                 left = [error.why]
             if gone_since is not None and loop.time() - gone_since > self.fence_s:
-                await self.not_kept(f"{self.node.host} left the cluster with them")
+                if self.node.state not in {NodeState.HELD, NodeState.READY}:  # else it has made nothing
+                    await self._tell("artifacts", f"{self.node.host} left the cluster with them")
                 return
             await asyncio.sleep(POLL_S)
-        raise Ended(Cause.NOT_PROVEN_CLEAN, node=self.node.host, why=", ".join(left) or "it left the cluster")
+        who = {"rank": self.node.rank} if self.node.role else {}
+        why = ", ".join(left) or "it left the cluster"
+        raise Ended(Cause.NOT_PROVEN_CLEAN, node=self.node.host, why=why, **who)
 
     async def _empty(self, agent: AgentClient) -> list[str]:
         """What is left there."""
@@ -86,13 +91,25 @@ class Teardown:
         if phase == "running":
             return ["its command, which does not end"]
         if phase in {"ended", "lost"}:
-            try:
-                await self.log.pull_rest(agent, key)
-                await self._store_artifacts(agent)
-            except (OSError, NodeError) as error:
-                await self.not_kept(error.why if isinstance(error, NodeError) else str(error))
+            await self._try_to_keep("log", self.log.pull_rest(agent, key))
+            await self._try_to_keep("artifacts", self._store_artifacts(agent))
         clean = await agent.clean(key)
         return [] if clean.empty else list(clean.left) or ["something that has no name"]
+
+    async def _try_to_keep(self, what: Kept, moving: Awaitable[None]) -> None:
+        """What can't be kept is told, and holds up nothing."""
+        try:
+            await moving
+        except NodeError as error:
+            await self._tell(what, error.why)
+        except OSError as error:
+            await self._tell(what, error.strerror or str(error) if error.errno in NO_ROOM else str(error))
+
+    async def _tell(self, what: Kept, why: str) -> None:
+        """Say it once: steps are taken again, and find the disk with another byte left each time."""
+        if what not in self._told:
+            self._told.add(what)
+            await self.not_kept(what, why)
 
     async def _stopped(self, agent: AgentClient) -> Phase:
         """The phase after the command was told to end."""
@@ -107,6 +124,16 @@ class Teardown:
         return phase
 
     async def _store_artifacts(self, agent: AgentClient) -> None:
+        """Keep all of them; where the disk here has no room for all, it gets back what some have taken."""
+        try:
+            await self._receive_artifacts(agent)
+            await asyncio.to_thread(self.store.seal)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                await asyncio.to_thread(self.store.discard)
+            raise
+
+    async def _receive_artifacts(self, agent: AgentClient) -> None:
         for artifact in await agent.artifacts(self.node.key):
             async with _in_threads(self.store.receive(artifact.path, artifact.size)) as file:
                 while file.offset < artifact.size:
@@ -115,7 +142,6 @@ class Teardown:
                         break
                     await asyncio.to_thread(file.write, data)
                     self._progress_at = asyncio.get_running_loop().time()
-        await asyncio.to_thread(self.store.seal)
 
 
 @asynccontextmanager

@@ -20,6 +20,8 @@ WATCH_ANSWER_S = 3.0
 """What the answer to a watch may take longer than the watch."""
 ANSWER_S = 3.0
 """What an answer may take at least, however long the node was not heard of before."""
+LOOK_S = 1.0
+"""What is left of NODE_LOST_S, once a node of a gang is lost, to look at all the others."""
 SETTLE_S = 0.3
 """How long after one process failed the others are looked at: what failed first may not be on record yet."""
 PROMPT_S = 2.0
@@ -63,6 +65,12 @@ class Watch:
     """When the mpirun of a daemon had gone, by the daemon's id; on our clock."""
     _lost: dict[tuple[str, str], float] = field(default_factory=dict)
     """When daemons were first seen to be lost, by node and id; on the loop's clock."""
+    _asked: dict[str, float] = field(default_factory=dict)
+    """When a node was first asked since it was last heard, on the loop's clock."""
+    _said: dict[str, NodeStatus] = field(default_factory=dict)
+    """The last word of each node."""
+    _over: set[str] = field(default_factory=set)
+    """The nodes that have ended: nobody listens to them any more."""
 
     async def run(self) -> Ended:
         """The attempt's end."""
@@ -88,6 +96,7 @@ class Watch:
                 if reservation in done:
                     return await self.already() or reservation.result()
                 ends = [task.result() for task in done]
+                self._over |= {end.node.key for end in ends if not end.ours}
                 for end in ends:
                     await self._show(end)
                 if failed := next((end for end in ends if end.failed), None):
@@ -105,7 +114,8 @@ class Watch:
 
         What is on the nodes' disks counts, not what Ray says: all are asked at once.
         """
-        looked = [end for end in await asyncio.gather(*(self._end_now(node) for node in self.held.nodes)) if end]
+        by = self._looked_by()
+        looked = [end for end in await asyncio.gather(*(self._end_now(node, by) for node in self.held.nodes)) if end]
         if any(end.ours for end in looked):  # a failure beside it may be its consequence
             failed = [end for end in looked if end.failed]
             return first_of(failed).end if len(self.held.nodes) > 1 and within_s == math.inf else None
@@ -115,7 +125,9 @@ class Watch:
         """The deciders have ended well; the others may do so for a while, and none may have failed before."""
         if others and self.linger_s:
             await asyncio.wait(others, timeout=self.linger_s)
-        looked = [end for end in await asyncio.gather(*map(self._end_now, self._but(last.node))) if end]
+        by = self._looked_by()
+        looks = await asyncio.gather(*(self._end_now(node, by) for node in self._but(last.node)))
+        looked = [end for end in looks if end]
         for end in looked:
             await self._show(end)
         known = [end for end in looked if not end.ours or end.at < last.at]
@@ -153,18 +165,18 @@ class Watch:
             except (BackendError, NodeError, TimeoutError):
                 await asyncio.sleep(POLL_S)  # the next status decides how long that may last
 
-    async def _status(self, node: HeldNode) -> NodeStatus:
-        """Where a node stands, if it answers within NODE_LOST_S of when it was last heard."""
-        loop, asked = asyncio.get_running_loop(), self.now()
-        heard = self._heard.get(node.key)
-        within_s = NODE_LOST_S - (loop.time() - heard.at) if heard else NODE_LOST_S
+    async def _status(self, node: HeldNode, by: float = math.inf) -> NodeStatus:
+        """Where a node stands, if it answers in the time that is left to it, and by then on the loop's clock."""
+        asked, now, due = self.now(), asyncio.get_running_loop().time(), self._due(node)
+        silent_s = now - self._heard[node.key].at if node.key in self._heard else 0.0
         try:
-            status = await self.asking.status(node, within_s=max(within_s, ANSWER_S))
+            status = await self.asking.status(node, within_s=max(min(due, by) - now, 0.0), silent_s=silent_s)
         except Ended as lost:
             if lost.cause is Cause.HEAD_LOST:
                 self._hear(node)  # of a silent head's nodes nothing is known: they are silent from when it answers
             raise
         self._hear(node)
+        self._said[node.key] = status
         self._compare_clocks(node, status, asked)
         if status.phase == "running":
             self._heard[node.key] = replace(self._heard[node.key], running_at=asked)
@@ -172,8 +184,28 @@ class Watch:
             self._mpirun_gone[daemon_id] = gone_at - self._heard[node.key].skew_s
         return status
 
+    def _due(self, node: HeldNode) -> float:
+        """When a node that is asked now is lost, unless it is heard before; on the loop's clock."""
+        asked_at = self._asked.setdefault(node.key, asyncio.get_running_loop().time())
+        heard_at = self._heard[node.key].at if node.key in self._heard else asked_at
+        return max(heard_at + self._patience_s, asked_at + ANSWER_S)
+
+    @property
+    def _patience_s(self) -> float:
+        return NODE_LOST_S - (LOOK_S if len(self.held.nodes) > 1 else 0.0)
+
+    def _looked_by(self) -> float:
+        """When a look at all the nodes is over, on the loop's clock.
+
+        Nodes are lost together, or one after the other, with a switch or a rack: the first of them says when.
+        """
+        now = asyncio.get_running_loop().time()
+        due = [self._due(node) for node in self.held.nodes if node.key not in self._over]
+        return max(now, min(due, default=now + ANSWER_S)) + LOOK_S
+
     def _hear(self, node: HeldNode) -> None:
         at = asyncio.get_running_loop().time()
+        self._asked.pop(node.key, None)
         self._heard[node.key] = replace(self._heard.get(node.key, Heard(at)), at=at)
 
     def _compare_clocks(self, node: HeldNode, status: NodeStatus, asked: float) -> None:
@@ -215,30 +247,34 @@ class Watch:
         """Look at every node before one is blamed: a failure may be what another's loss made of it."""
         if len(self.held.nodes) == 1:
             return failed.end
+        by, others, began_at = self._looked_by(), self._but(failed.node), asyncio.get_running_loop().time()
         await asyncio.sleep(SETTLE_S)
-        others = self._but(failed.node)
-        looks = await asyncio.gather(*map(self._end_now, others))
+        looks = await asyncio.gather(*(self._end_now(node, by) for node in others))
         looked = [failed, *filter(None, looks)]
         for end in looked[1:]:
             await self._show(end)
         first = decided(looked, self.held.nodes) or failed
         if not first.failed:  # the master's end made the others fail
             return await self._verdict(first) or first.end
-        running = [node for node, end in zip(others, looks, strict=True) if end is None]
+        unended = [node for node, end in zip(others, looks, strict=True) if end is None]
+        running = [node for node in unended if node.key in self._heard and self._heard[node.key].at >= began_at]
         if self.launches:
             begun_at = min(end.at for end in looked if end.failed)
-            killed = [end for end in await self._daemons_killed(running) if end.at <= begun_at]
-            first = first_of([first, *killed])
+            first = first_of([first, *(end for end in self._daemons_killed(unended) if end.at <= begun_at)])
         stopped = sum(node.key != first.node.key for node in running)
         first.end.detail.update({"others": stopped} if stopped else {})
         return first.end
 
-    async def _end_now(self, node: HeldNode) -> NodeEnd | None:
-        """How a node's part has ended, if it has; of a silent head's nodes nothing is known."""
+    async def _end_now(self, node: HeldNode, by: float) -> NodeEnd | None:
+        """How a node's part has ended, if it has.
+
+        Nothing is known of a silent head's nodes, and of one that is silent for a shorter time than makes it lost.
+        """
         try:
-            status = await self._status(node)
+            status = await self._status(node, by)
         except Ended as lost:
-            return None if lost.cause is Cause.HEAD_LOST else self._lost_end(node, lost)
+            early = lost.cause is Cause.NODE_LOST and self._due(node) > by
+            return None if lost.cause is Cause.HEAD_LOST or early else self._lost_end(node, lost)
         return self._known_end(node, status)
 
     def _known_end(self, node: HeldNode, status: NodeStatus) -> NodeEnd | None:
@@ -258,16 +294,16 @@ class Watch:
 
     # --- the daemons of an mpirun ---
 
-    async def _daemons_killed(self, nodes: Sequence[HeldNode]) -> list[NodeEnd]:
+    def _daemons_killed(self, nodes: Sequence[HeldNode]) -> list[NodeEnd]:
         """The daemons that were killed on nodes that go on: an mpirun that fails for that says nothing of it."""
-        found: list[NodeEnd] = []
-        for node in nodes:
-            with suppress(Ended):
-                status = await self._status(node)
-                killed = [each for each in status.daemons if each.signal and self._is_loss(node, each)]
-                ends = [(daemon_lost(node, each), self._our_time(node, each.at or 0.0)) for each in killed]
-                found += [NodeEnd(node, end, at) for end, at in ends]
-        return found
+        found = [
+            (node, each)
+            for node in nodes
+            if (status := self._said.get(node.key))
+            for each in status.daemons
+            if each.signal and self._is_loss(node, each)
+        ]
+        return [NodeEnd(node, daemon_lost(node, each), self._our_time(node, each.at or 0.0)) for node, each in found]
 
     async def _any_daemon_lost(self) -> Ended | None:
         """Open MPI 5 ends with 0 although a daemon was killed: its word alone is no success."""

@@ -14,6 +14,9 @@ from ci_bot.store.tables import experiment, insert, transition
 from launcher.experiment import NodeState, Specification
 from launcher.state import TERMINAL, Cause, Progress, State
 
+PROGRESS = tuple(asdict(Progress()))
+"""The columns that are its progress."""
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -75,7 +78,7 @@ def create(connection: Connection, draft: Draft, claim: Claim, at: float) -> tup
 def get(connection: Connection, experiment_id: int) -> Experiment | None:
     """One experiment, if it exists."""
     row = connection.execute(select(experiment).where(experiment.c.id == experiment_id)).mappings().one_or_none()
-    return None if row is None else _experiment(row)
+    return None if row is None else experiment_of(row)
 
 
 def listed(
@@ -102,7 +105,7 @@ def listed(
         rows = rows.where(experiment.c.state.in_(states))
     if before is not None:
         rows = rows.where(experiment.c.id < before)
-    return [_experiment(row) for row in connection.execute(rows).mappings()]
+    return [experiment_of(row) for row in connection.execute(rows).mappings()]
 
 
 def unfinished(connection: Connection) -> list[Experiment]:
@@ -112,7 +115,7 @@ def unfinished(connection: Connection) -> list[Experiment]:
         .where(experiment.c.state.in_([state for state in State if state not in TERMINAL]))
         .order_by(func.coalesce(experiment.c.queued_at, experiment.c.created_at), experiment.c.id)
     )
-    return [_experiment(row) for row in connection.execute(rows).mappings()]
+    return [experiment_of(row) for row in connection.execute(rows).mappings()]
 
 
 def newest(connection: Connection, repository_id: int, head_sha: str, name: str) -> Experiment | None:
@@ -129,7 +132,7 @@ def at_commit(connection: Connection, repository_id: int, head_sha: str) -> list
         .order_by(experiment.c.rerun)
     )
     by_name = {row["name"]: row for row in connection.execute(rows).mappings()}
-    return [_experiment(by_name[name]) for name in sorted(by_name)]
+    return [experiment_of(by_name[name]) for name in sorted(by_name)]
 
 
 def unreported(connection: Connection, limit: int = 100) -> list[Experiment]:
@@ -140,7 +143,7 @@ def unreported(connection: Connection, limit: int = 100) -> list[Experiment]:
         .order_by(experiment.c.id)
         .limit(limit)
     )
-    return [_experiment(row) for row in connection.execute(rows).mappings()]
+    return [experiment_of(row) for row in connection.execute(rows).mappings()]
 
 
 def reported(connection: Connection, experiment_id: int, version: int) -> None:
@@ -245,18 +248,25 @@ def remark(connection: Connection, experiment_id: int, notes: Sequence[str], *, 
 
 def transitions(connection: Connection, experiment_id: int) -> list[Transition]:
     """Its timeline, from the start."""
-    rows = select(transition).where(transition.c.experiment_id == experiment_id).order_by(transition.c.sequence)
-    return [
-        Transition(
-            sequence=row["sequence"],
-            attempt=row["attempt"],
-            state=State(row["state"]),
-            at=row["at"],
-            reason=row["reason"],
-            cause=None if row["cause"] is None else Cause(row["cause"]),
+    return timelines(connection, [experiment_id])[experiment_id]
+
+
+def timelines(connection: Connection, experiment_ids: Collection[int]) -> dict[int, list[Transition]]:
+    """The timelines of a page of experiments, each from the start; empty of one that is not there."""
+    found: dict[int, list[Transition]] = {each: [] for each in experiment_ids}
+    rows = select(transition).where(transition.c.experiment_id.in_(found)).order_by(transition.c.sequence)
+    for row in connection.execute(rows).mappings() if found else ():
+        found[row["experiment_id"]].append(
+            Transition(
+                sequence=row["sequence"],
+                attempt=row["attempt"],
+                state=State(row["state"]),
+                at=row["at"],
+                reason=row["reason"],
+                cause=None if row["cause"] is None else Cause(row["cause"]),
+            )
         )
-        for row in connection.execute(rows).mappings()
-    ]
+    return found
 
 
 def _append(connection: Connection, experiment_id: int, progress: Progress, *, at: float, reason: str) -> None:
@@ -293,16 +303,22 @@ def _times(old: Progress, new: Progress, at: float) -> dict[str, Any]:
     return values
 
 
-def _experiment(row: RowMapping) -> Experiment:
-    columns = {name: value for name, value in row.items() if name != "reported_version"}
-    wished = {name: columns.pop(f"wish_{name}") for name in ("by", "why", "at")}
-    progress = {name: columns.pop(name) for name in _progress_columns(Progress())}
+def progress_of(row: RowMapping) -> Progress:
+    """Where a row's experiment stands."""
+    progress: dict[str, Any] = {name: row[name] for name in PROGRESS}
     progress["state"] = State(progress["state"])
     progress["cause"] = None if progress["cause"] is None else Cause(progress["cause"])
     progress["intended"] = None if progress["intended"] is None else State(progress["intended"])
+    return Progress(**progress)
+
+
+def experiment_of(row: RowMapping) -> Experiment:
+    """The experiment of a whole row."""
+    columns = {name: value for name, value in row.items() if name != "reported_version" and name not in PROGRESS}
+    wished = {name: columns.pop(f"wish_{name}") for name in ("by", "why", "at")}
     columns |= {
         "specification": Specification.model_validate_json(columns["specification"]),
-        "progress": Progress(**progress),
+        "progress": progress_of(row),
         "detail": json.loads(columns["detail"]),
         "wish": None if wished["at"] is None else Wish(**wished),
         "held": _held(json.loads(columns["held"])),

@@ -131,6 +131,8 @@ experiment = Table(
 )
 _unreported = experiment.c.version != experiment.c.reported_version
 Index("ix_experiment_unreported", experiment.c.id, sqlite_where=_unreported, postgresql_where=_unreported)
+_wished = experiment.c.wish_at.is_not(None) & experiment.c.ended_at.is_(None)
+Index("ix_experiment_wished", experiment.c.id, sqlite_where=_wished, postgresql_where=_wished)
 
 transition = Table(
     "transition",

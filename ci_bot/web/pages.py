@@ -45,8 +45,8 @@ async def listing(request: Request) -> Response:
 
 def _timelines(connection: Connection, found: list[Experiment]) -> dict[int, list[Transition]]:
     """Those of experiments whose command was started; of others nothing is to be told."""
-    started = {each.id for each in found if each.running_at is not None}
-    return {each.id: experiments.transitions(connection, each.id) if each.id in started else [] for each in found}
+    started = [each.id for each in found if each.running_at is not None]
+    return {each.id: [] for each in found} | experiments.timelines(connection, started)
 
 
 async def listing_json(request: Request) -> Response:

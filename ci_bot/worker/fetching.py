@@ -47,9 +47,21 @@ class Source(Protocol):
         """The repository's address, as the experiment is told it."""
 
 
-def code_key(experiment: Experiment) -> str:
+class OfCommit(Protocol):
+    """What belongs to a commit of a repository."""
+
+    @property
+    def repository_id(self) -> int:
+        """Whose."""
+
+    @property
+    def head_sha(self) -> str:
+        """Which."""
+
+
+def code_key(one: OfCommit) -> str:
     """What a commit's code is called on every node."""
-    return f"{experiment.repository_id}-{experiment.head_sha}"
+    return f"{one.repository_id}-{one.head_sha}"
 
 
 @dataclass
@@ -88,6 +100,11 @@ class Fetching:
         due = fetch.task is None and fetch.next_try_at <= self.now()
         if due and len(busy) < MAX_FETCHES and fetch.key not in busy:
             fetch.task = asyncio.create_task(self._fetch(experiment, fetch))
+
+    def seen_to(self) -> set[int]:
+        """Those whose code is on its way, or not to be asked for yet."""
+        now = self.now()
+        return {number for number, fetch in self._fetches.items() if fetch.task or fetch.next_try_at > now}
 
     def forget(self, experiment_id: int) -> None:
         """Nobody waits for it any more."""

@@ -9,7 +9,7 @@ import structlog
 
 from ci_bot.records import Experiment
 from ci_bot.report.sentence import sentence
-from ci_bot.store import experiments, quarantine
+from ci_bot.store import experiments, quarantine, queue
 from ci_bot.store.quarantine import Quarantined
 from ci_bot.worker.books import Books
 from launcher.experiment import Held
@@ -29,6 +29,8 @@ class Journal:
     books: Books
     changed: Callable[[], None]
     """Called when there is something to report."""
+    moved: Callable[[int, Progress, Progress], None]
+    """Called with the id, what was and what is now, once an experiment's progress is on record."""
     now: Callable[[], float] = time.time
 
     async def signal(
@@ -59,6 +61,7 @@ class Journal:
         if not recorded:
             raise Superseded(f"experiment {experiment_id} is not {expected.state} any more")
         log.info("state", experiment_id=experiment_id, state=str(new.state), attempt=new.attempt, reason=reason)
+        self.moved(experiment_id, expected, new)
         self.changed()
         return new
 
@@ -78,11 +81,19 @@ class Journal:
         )
         if not unmoved:
             raise Superseded(f"experiment {experiment_id} is not {expected.state} any more")
+        self.changed()  # its nodes are shown
 
     async def quarantine(self, host: str, why: str) -> None:
         """No admissions on a host until its agent proves it clean."""
         log.error("host not proven clean", host=host, why=why)
         await self.books.write(lambda c: quarantine.add(c, Quarantined(host, why, self.now())))
+
+    async def tell(self, pending_reasons: Mapping[int, str]) -> None:
+        """Replace why those wait that still do, in one transaction."""
+        if not pending_reasons:
+            return
+        if await self.books.write(lambda c: queue.tell(c, pending_reasons)):
+            self.changed()
 
     async def note(self, experiment_id: int, **what: Any) -> None:
         """Replace what a reader is told besides the state."""

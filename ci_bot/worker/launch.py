@@ -2,15 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
+from sqlalchemy import Connection
 
 from ci_bot.records import Experiment
-from ci_bot.store import experiments
+from ci_bot.store import queue as rows
 from ci_bot.store.engine import LeaseLost
+from ci_bot.store.queue import Queued
 from ci_bot.worker.books import Books
 from ci_bot.worker.fetching import (
     Fetching,
@@ -21,10 +23,10 @@ from ci_bot.worker.fetching import (
     code_key,
 )
 from ci_bot.worker.journal import Journal, Superseded
-from ci_bot.worker.queue import Queue, place
+from ci_bot.worker.queue import Queue
 from ci_bot.worker.sweep import Sweep
 from ci_bot.worker.waiting import any_of
-from launcher.backend import Backend, BackendError
+from launcher.backend import Backend, BackendError, Capacity
 from launcher.controller import Attempt, Drive, Rules
 from launcher.experiment import Held
 from launcher.keep import Keep
@@ -36,16 +38,20 @@ __all__ = ["Launch", "Source", "SourceGone", "SourceRefused", "SourceUnavailable
 
 PASS_S = 1.0
 SWEEP_S = 30.0
+MOST_CREATED = 32
+"""Of how many that are new a pass sees to the code."""
 FIRST_ANSWER_S = 10.0
 """What the first connection may take before anybody is told of Ray's silence."""
 UNSEEN_S = 600.0
 """How long what an attempt holds waits for a cluster that was never seen; then the attempt's own deadlines end it."""
+Rows = tuple[list[Experiment], list[Experiment], tuple[list[Queued], set[int] | None]]
+"""Those under way, those that wait and are seen to in this pass, and of the queue what has come."""
 log = structlog.get_logger()
 
 
 @dataclass
 class Launch:
-    """One pass after another over the unfinished experiments; holds nothing that the rows don't say."""
+    """One pass after another over what is under way and what waits; holds nothing that the rows don't say."""
 
     books: Books
     backend: Backend
@@ -71,7 +77,7 @@ class Launch:
     """When the first attempt was taken up, and with it every one that a former worker left."""
 
     def __post_init__(self) -> None:
-        self.journal = Journal(self.books, self.changed, self.now)
+        self.journal = Journal(self.books, self.changed, self._moved, self.now)
         self.queue = Queue(
             self.books,
             self.backend,
@@ -83,6 +89,9 @@ class Launch:
             now=self.now,
         )
         self._fetching = Fetching(self.journal, self.keep, self.source, self._notes, self.wake.set, self.now)
+
+    def _moved(self, experiment_id: int, old: Progress, new: Progress) -> None:
+        self.queue.moved(experiment_id, old, new)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Pass after pass until told to stop."""
@@ -98,12 +107,19 @@ class Launch:
     async def step(self) -> None:
         """One pass."""
         self._collect()  # first: a row that is read before its drive ended would be driven again from an old state
-        unfinished = await self.books.read(experiments.unfinished)
-        if unfinished:
-            await self._look(unfinished)
+        seen_to, due = self._fetching.seen_to(), self.queue.due(self._drives)
+
+        def read(connection: Connection) -> Rows:
+            waiting = [*rows.unwanted(connection), *rows.created(connection, MOST_CREATED, besides=seen_to)]
+            return rows.under_way(connection), waiting, due.read(connection)
+
+        held, waiting, (come, pending) = await self.books.read(read)
+        self.queue.take(due, come, pending)
+        if held or waiting or self.queue.line:
+            await self._look(held, waiting)
         await self._sweep()
 
-    async def _look(self, unfinished: list[Experiment]) -> None:
+    async def _look(self, held: list[Experiment], waiting: list[Experiment]) -> None:
         capacity, why = None, ""
         try:
             capacity = await self.queue.look()
@@ -112,19 +128,33 @@ class Launch:
             self._asked_at = self.now() if self._asked_at is None else self._asked_at
             if not self._unseen(FIRST_ANSWER_S):
                 log.warning("ray does not answer", why=why)
-        for experiment in unfinished:
-            try:
-                await self._judge(experiment)
-            except Superseded as moved:
-                log.info("a row moved during the pass", why=str(moved))
-        waiting = [e for e in unfinished if e.state is State.PENDING and not e.wish and e.id not in self._drives]
-        if capacity is None:
-            if not self._unseen(FIRST_ANSWER_S):
-                await self.queue.unanswered(waiting, why)
-        else:  # with nobody waiting, too: the queue forgets what it told those who have left
-            held = [e for e in unfinished if e.state not in WAITING]
-            for experiment in await self.queue.admitted(waiting, held, capacity):
-                await self._admit(experiment)
+        for experiment in {each.id: each for each in (*held, *waiting)}.values():
+            await self._unless_moved(self._judge(experiment))
+        for experiment, waited_s in await self.queue.overdue(self.queue_s):
+            detail = {"waited_s": waited_s, "limit_s": self.queue_s}
+            await self._unless_moved(self._end(experiment, Cause.QUEUE_DEADLINE, detail))
+        if capacity is not None:
+            await self._start_who_may(held, capacity)
+        elif not self._unseen(FIRST_ANSWER_S):
+            await self.queue.unanswered(why)
+
+    async def _start_who_may(self, held: list[Experiment], capacity: Capacity) -> None:
+        if not self.queue.has_room:
+            await self.queue.tell_no_room()
+            return
+        for experiment, why in await self.queue.impossible():
+            await self._unless_moved(self._end(experiment, Cause.UNSATISFIABLE, {"why": why}))
+        decision = self.queue.decide(held, capacity)
+        for experiment in await self.queue.admitted(decision):
+            await self._unless_moved(self._admit(experiment))
+        await self.queue.tell(decision)
+
+    async def _unless_moved(self, step: Coroutine[Any, Any, None]) -> None:
+        try:
+            await step
+        except Superseded as moved:
+            log.info("a row moved during the pass", why=str(moved))
+            self.queue.doubt()
 
     def _unseen(self, limit_s: float) -> bool:
         """Whether the cluster was not seen yet, and was first asked less than that long ago."""
@@ -166,10 +196,6 @@ class Launch:
             await self._end(experiment, Cause.WISHED, wished)
         elif experiment.state is State.CREATED:
             await self._resolve(experiment)
-        elif self.now() - place(experiment) > self.queue_s:
-            waited_s = await self.queue.waited_s(experiment)
-            if waited_s > self.queue_s:
-                await self._end(experiment, Cause.QUEUE_DEADLINE, {"waited_s": waited_s, "limit_s": self.queue_s})
 
     async def _resolve(self, experiment: Experiment) -> None:
         """CREATED: what can't run is refused, the commit's code is fetched."""
@@ -193,11 +219,7 @@ class Launch:
         if experiment.progress.attempt == 0:
             await self._note_machines(experiment)
         held = Held(before=experiment.held.before)
-        try:
-            progress = await self.journal.signal(experiment.id, experiment.progress, Signal.ADMITTED, held=held)
-        except Superseded as moved:
-            log.info("a row moved during the pass", why=str(moved))
-            return
+        progress = await self.journal.signal(experiment.id, experiment.progress, Signal.ADMITTED, held=held)
         self._start(replace(experiment, progress=progress, held=held, running_at=None, state_at=self.now()))
 
     def _start(self, experiment: Experiment) -> Drive:

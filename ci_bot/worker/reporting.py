@@ -24,7 +24,7 @@ from launcher.state import State
 GAP_S = 1.0
 """Between two writes of one check run that is not completed; the newest state wins."""
 PASSING_S = 10.0
-"""The same for a state that usually passes at once: one that lasts is shown, and the timeline has each of them."""
+"""How long a state that usually passes at once has to last before it is shown; the timeline has each of them."""
 PASSING = frozenset({State.PENDING, State.PROVISIONED, State.NETWORK_SETUP, State.NETWORK_TEARDOWN})
 PASS_S = 1.0
 MAX_WAIT_S = 60.0
@@ -55,8 +55,8 @@ class Reporting:
     """Installations that GitHub has told to wait, and until when."""
     _unshown: dict[int, float] = field(default_factory=dict)
     """Experiments that could not be rendered, and when to try again."""
-    _passing: set[int] = field(default_factory=set)
-    """Rows of experiments that are in a passing state."""
+    _passing: dict[int, float] = field(default_factory=dict)
+    """Check runs in such a state, and since when."""
     _doubtful: int | None = None
     """The newest row that a former worker may have sent without hearing GitHub's answer."""
 
@@ -80,15 +80,19 @@ class Reporting:
         for row in await self.books.read(lambda c: check_runs.due(c, self.now())):
             if row.id in busy or row.id in self._sending or len(self._sending) >= MAX_WRITES:
                 continue
-            gap_s = PASSING_S if row.id in self._passing else GAP_S
-            pause_s = 0.0 if row.completed else (row.acknowledged_at or 0.0) + gap_s - self.now()
-            if pause_s > 0:
+            if (pause_s := self._not_before(row) - self.now()) > 0:
                 wait_s = min(wait_s, pause_s)
                 continue
             task = asyncio.create_task(self._send(row))
             self._sending[row.id] = task
             task.add_done_callback(partial(self._sent, row.id))
         return wait_s
+
+    def _not_before(self, row: CheckRunRow) -> float:
+        """When a check run may be written: GitHub gets the first word and the last at once, and nothing that passes."""
+        if row.completed or row.acknowledged_at is None:
+            return 0.0
+        return max(row.acknowledged_at + GAP_S, self._passing.get(row.id, 0.0) + PASSING_S)
 
     def _sent(self, row_id: int, task: asyncio.Task[None]) -> None:
         del self._sending[row_id]
@@ -127,9 +131,9 @@ class Reporting:
 
         row = await self.books.write(want)
         if experiment.state in PASSING and not experiment.pending_reason:
-            self._passing.add(row.id)
+            self._passing[row.id] = experiment.state_at
         else:
-            self._passing.discard(row.id)
+            self._passing.pop(row.id, None)
 
     async def _send(self, row: CheckRunRow) -> None:
         try:

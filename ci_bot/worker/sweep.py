@@ -7,13 +7,13 @@ from functools import partial
 import structlog
 
 from ci_bot.records import Experiment
-from ci_bot.store import experiments, quarantine
+from ci_bot.store import quarantine, queue
 from ci_bot.worker.books import Books
 from ci_bot.worker.fetching import code_key
 from launcher.backend import Backend, BackendError, NodeCapacity
 from launcher.keep import Keep
 from launcher.node_types import NodeError
-from launcher.state import WAITING, State
+from launcher.state import State
 
 log = structlog.get_logger()
 
@@ -40,9 +40,9 @@ class Sweep:
         nodes = (await self.backend.capacity()).alive
         there = await asyncio.gather(*(self._inventory(node) for node in nodes))
         reserved = await self.backend.reservations()
-        unfinished = await self.books.read(experiments.unfinished)
-        groups = {_group(each) for each in unfinished if each.state not in WAITING}
-        ending = {_group(each) for each in unfinished if each.state is State.NETWORK_TEARDOWN}
+        under_way = await self.books.read(queue.under_way)
+        groups = {_group(each) for each in under_way}
+        ending = {_group(each) for each in under_way if each.state is State.NETWORK_TEARDOWN}
         dirty: set[str] = set()
         doubtful: set[str] = set()
         for node, keys in zip(nodes, there, strict=True):
@@ -56,7 +56,7 @@ class Sweep:
         if not dirty:
             for name in set(reserved) - groups:
                 await self.backend.release(name)
-        self.keep.forget_code({code_key(each) for each in unfinished})
+        self.keep.forget_code({code_key(each) for each in await self.books.read(queue.commits)})
 
     async def _inventory(self, node: NodeCapacity) -> list[str] | None:
         """What is on a node; None when it does not say."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -79,6 +80,12 @@ def watched(pid: int) -> int | None:
         return None
 
 
+def _gone(pidfd: int) -> bool:
+    ready = select.poll()
+    ready.register(pidfd, select.POLLIN)
+    return bool(ready.poll(0))
+
+
 def attend(directory: str, request: dict[str, Any], mpirun: int | None) -> tuple[bool, int | None]:
     """Ask over one connection and say what is to be said: whether we were heard, and the code to end with, if any.
 
@@ -95,6 +102,8 @@ def attend(directory: str, request: dict[str, Any], mpirun: int | None) -> tuple
                 if "here" in message:  # mpirun did not know its own node by that name
                     os.execv("/bin/sh", ["sh", "-c", request["command"]])  # noqa: S606 - mpirun's own
                 if "code" in message:
+                    with contextlib.suppress(OSError):  # a refusal waits for no word
+                        talk.send(connection, {"mpirun": mpirun is None or not _gone(mpirun)})
                     return True, int(message["code"])
     except ProcessLookupError:
         return heard, FAILED

@@ -28,6 +28,10 @@ ASSIGNING = frozenset({"genv", "env"})  # NAME=VALUE, or NAME VALUE
 HYDRA_HOST_FILE = "HYDRA_HOST_FILE"
 
 
+class NoHostError(Exception):
+    """A hostfile, by its path, leaves no place for any process."""
+
+
 def find(name: str, path: str, shims: str) -> str | None:
     """The first program of that name in PATH that is not ours."""
     for directory in path.split(os.pathsep):
@@ -45,8 +49,11 @@ def is_hydra(program: str) -> bool:
         return True
     if any(word in name for word in ("openmpi", "orterun", "prte")):
         return False
-    here = set(os.listdir(directory))
-    return bool(here & {"hydra_pmi_proxy", "mpiexec.hydra"}) and not here & {"orted", "prted"}
+
+    def beside(*names: str) -> bool:  # a directory may let its programs be run and not be listed
+        return any(os.path.lexists(os.path.join(directory, each)) for each in names)
+
+    return beside("hydra_pmi_proxy", "mpiexec.hydra") and not beside("orted", "prted")
 
 
 def slots(hostfile: str) -> list[tuple[str, int]]:
@@ -84,6 +91,10 @@ def for_hydra(argv: list[str], read: Callable[[str], str], default: str | None) 
         argv: the arguments as written.
         read: gives a hostfile's text.
         default: the hostfile that is meant where none is named.
+
+    Raises:
+        NoHostError: no host of the hostfile may have a process.
+        OSError: as `read` raises it.
     """
     given, rest = options(argv)
     kept = [option for option in given if option[0].lstrip("-") != "allow-run-as-root"]
@@ -91,7 +102,10 @@ def for_hydra(argv: list[str], read: Callable[[str], str], default: str | None) 
     files = [option[1] for option in kept if option[0].lstrip("-") in HOSTFILE and len(option) == 2]
     if not files and (default is None or names & {*HOSTS, "configfile"}):
         return [word for option in kept for word in option] + rest, None
-    hosts = slots(read(files[-1] if files else str(default)))
+    path = files[-1] if files else str(default)
+    hosts = [(host, count) for host, count in slots(read(path)) if count]
+    if not hosts:
+        raise NoHostError(path)
     kept = [option for option in kept if option[0].lstrip("-") not in HOSTFILE]
     number = [] if names & {*NUMBER, "configfile"} or not rest else ["-n", str(sum(count for _, count in hosts))]
     words = ["-f", "{hostfile}", *(word for option in kept for word in option), *number, *rest]
@@ -101,28 +115,37 @@ def for_hydra(argv: list[str], read: Callable[[str], str], default: str | None) 
 def main(name: str, argv: list[str], directory: str) -> int:
     """Become the real mpirun; returns only where there is none, or its hostfile can't be read."""
     shims = os.path.join(directory, SHIMS)
-    program = find(name, os.environ.get("PATH", os.defpath), shims)
+    directories = os.environ.get("PATH", os.defpath)
+    program = find(name, directories, shims)
     if program is None:
         print(f"descent: {name}: not found in PATH; install Open MPI or MPICH, for example with pip", file=sys.stderr)
         return 127
     # Hydra looks for its other programs beside the first of its own name.
-    path = [each for each in os.environ["PATH"].split(os.pathsep) if os.path.realpath(each) != os.path.realpath(shims)]
+    path = [each for each in directories.split(os.pathsep) if os.path.realpath(each) != os.path.realpath(shims)]
     os.environ["PATH"] = os.pathsep.join(path)
     generated = os.environ.get(GENERATED_AT, GENERATED)
     argv = [moved(word, generated) for word in argv]
     if is_hydra(program):
         try:
             argv, hostfile = for_hydra(argv, _read, os.environ.get(HYDRA_HOST_FILE))
+            if hostfile is not None:
+                argv[argv.index("{hostfile}")] = _held(hostfile)
         except OSError as error:
-            print(f"descent: {name}: the hostfile {error.filename} can't be read: {error.strerror}", file=sys.stderr)
+            print(f"descent: {name}: {_which(error)} can't be read: {error.strerror}", file=sys.stderr)
             return 1
-        if hostfile is not None:
-            argv[argv.index("{hostfile}")] = _held(hostfile)
+        except NoHostError as error:
+            why = f"the hostfile {error} names no host with a slot; write one host name a line"
+            print(f"descent: {name}: {why}", file=sys.stderr)
+            return 1
     try:
         os.execv(program, [name, *argv])  # noqa: S606 - the user's own command
     except OSError as error:
         print(f"descent: {program} can't be executed: {error.strerror}", file=sys.stderr)
     return 126
+
+
+def _which(error: OSError) -> str:
+    return f"the hostfile {error.filename}" if error.filename else "a hostfile"
 
 
 def _read(path: str) -> str:

@@ -15,18 +15,23 @@ from launcher.ray_backend import groups, peers
 from launcher.ray_backend.fence import Answer, Fence, head_probe
 from launcher.ray_backend.order import AgentOrder
 from launcher.ray_backend.passing import Passing
+from launcher.ray_backend.turns import Turns
 
 log = logging.getLogger(__name__)
 CALL_THREADS = 64
 WATCH_THREADS = 1024
 """Whoever waits blocks its thread; that must never keep a stop waiting."""
-LAUNCH_THREADS = 256
+LAUNCH_THREADS = 1024
 """A user's code has them wait as it likes: nobody else's calls may stand behind those."""
+LAUNCHES_AT_ONCE = 64
+"""How many of them one attempt may have for each method, which is more daemons than it starts on a node at a time."""
 MAX_CONCURRENCY = 4096
 METHODS = frozenset(
     {"facts", "inventory", "code_offset", "put_code", "prepare", "start", "status", "watch", "stop", "clean"}
     | {"read_log", "artifacts", "read_artifact", "put_artifact", "reserve_ports", "connect", "launch", "launched"}
 )
+PER_ATTEMPT = frozenset({"launch", "launched"})
+"""What a user's code asks for, by way of another node."""
 
 
 class NodeAgent:
@@ -38,6 +43,7 @@ class NodeAgent:
         launches = ThreadPoolExecutor(LAUNCH_THREADS, "launch")
         watches = ThreadPoolExecutor(WATCH_THREADS, "watch")
         self._pools = {"watch": watches, "launch": launches, "launched": launches}
+        self._turns = Turns(LAUNCHES_AT_ONCE)
         self._node = Node(
             node_directory(),
             environ=os.environ,
@@ -59,8 +65,11 @@ class NodeAgent:
         if method not in METHODS:
             raise ValueError(f"a node has no method {method!r}")
         bound: Callable[..., Any] = getattr(self._node, method)
-        pool = self._pools.get(method, self._calls)
-        return await asyncio.get_running_loop().run_in_executor(pool, bound, *arguments)
+        pool, loop = self._pools.get(method, self._calls), asyncio.get_running_loop()
+        if method not in PER_ATTEMPT:
+            return await loop.run_in_executor(pool, bound, *arguments)
+        async with self._turns.of((method, arguments[0])):  # the attempt's key
+            return await loop.run_in_executor(pool, bound, *arguments)
 
     def _fall(self, why: str) -> None:
         """End everything that runs here: somebody may be starting it elsewhere."""

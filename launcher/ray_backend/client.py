@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import itertools
+import logging
 import os
 import socket
 import sys
@@ -17,9 +18,10 @@ from launcher.backend import AgentClient, Bundle, Capacity, HeadLost, NodeUnavai
 from launcher.ray_backend.agent_client import ANSWER_S, RayAgent
 from launcher.ray_backend.exits import why_ended
 from launcher.ray_backend.order import AgentOrder, identity_of
-from launcher.ray_backend.wire import WireError, pack, receive, unpack_values
+from launcher.ray_backend.wire import pack, receive, unpack_values
 from launcher.ray_environment import for_driver
 
+log = logging.getLogger(__name__)
 READY_S = 60.0
 LOOK_S = 0.5
 GPU_S = 45.0
@@ -168,8 +170,11 @@ class RayBackend:
             self._failures += 1
             try:
                 await self._live()
-            except (OSError, WireError, TimeoutError) as error:
-                self._why = f"{type(error).__name__}: {error}"
+            except Exception as error:  # whatever it is, it is tried again, and told to who asks
+                why = f"{type(error).__name__}: {error}"
+                if why != self._why:
+                    log.warning("no connection to Ray: %s", why, exc_info=error)
+                self._why = why
             await asyncio.sleep(PAUSES_S[min(self._failures, len(PAUSES_S) - 1)])
 
     async def _live(self) -> None:

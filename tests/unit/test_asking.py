@@ -6,8 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from launcher.asking import Asking
+from launcher.attempt import Ended
 from launcher.backend import NodeUnavailable
-from launcher.experiment import HeldNode
+from launcher.experiment import Held, HeldNode
+from launcher.state import Cause
 from tests.fakes import FakeAgent, FakeBackend, Host, names, play
 
 ROOT = "7" * 32
@@ -88,3 +90,29 @@ def test_a_record_from_before_there_were_ids_goes_by_name() -> None:
     old = HeldNode(NODE.key, "n1", "vm", "10.0.0.0")
     assert asked(FakeBackend({"a": host(name="elsewhere"), "n9": host()}), old) == "n9"
     assert asked(FakeBackend({"a": host(name="elsewhere")}), old) is None
+
+
+@pytest.mark.parametrize(
+    ("cluster_id", "there", "cause", "why"),
+    [
+        ("c2", "n1", Cause.HEAD_LOST, "another one took its place"),
+        ("c2", "n9", Cause.HEAD_LOST, "another one took its place"),
+        ("c1", "n9", Cause.NODE_LOST, "it left the cluster"),
+        ("c1", "n1", Cause.RESERVATION_LOST, "Ray knows no such group"),
+    ],
+)
+def test_a_reservation_that_is_gone_was_lost_by_whoever_went_before_it(
+    cluster_id: str, there: str, cause: Cause, why: str
+) -> None:
+    backend = FakeBackend({there: host(ROOT)}, cluster_id=cluster_id)
+    lost = play(Asking(backend).reservation_lost(Held(group="g", nodes=(NODE,), cluster_id="c1")))
+    assert lost is not None
+    assert (lost.cause, lost.detail["why"]) == (cause, why)
+
+
+@pytest.mark.parametrize(("silent_s", "told"), [(0.0, "10 s"), (4.0, "14 s")])
+def test_silence_is_told_from_when_it_began(silent_s: float, told: str) -> None:
+    backend = FakeBackend({"n1": host(ROOT)}, hanging={"n1"})
+    with pytest.raises(Ended) as lost:
+        play(Asking(backend).status(NODE, within_s=10, silent_s=silent_s))
+    assert lost.value.detail["why"] == f"it has not answered for {told}"

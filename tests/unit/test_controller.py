@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from launcher.backend import BackendError, NodeUnavailable
 from launcher.controller import NETWORK_S, PROVISIONING_S, TAKEN_UP_S, Drive
 from launcher.experiment import Held, HeldNode, NodeGroup, NodeState, Role, Specification, Topology
 from launcher.gang import PLACEMENT_S
-from launcher.keep import Keep
+from launcher.keep import FULL_BYTES, Keep
 from launcher.machines import Machine
 from launcher.node_types import Exit, NodeError, PrepareOrder, StartOrder
 from launcher.state import HOLDING, Cause, Progress, State
-from launcher.teardown import LEASE_S
+from launcher.teardown import LEASE_S, TEARDOWN_S
 from launcher.watch import WATCH_S
 from tests.fakes import (
     Command,
@@ -670,7 +670,12 @@ def test_after_the_last_retry_it_is_an_error(tmp_path: Path) -> None:
 
 
 def torn_down(tmp_path: Path, intended: State, command: Command | None = None) -> Case:
-    cause = {State.STOPPED: Cause.SUCCEEDED, State.FAILED: Cause.COMMAND_EXITED, State.PENDING: Cause.NODE_LOST}
+    cause = {
+        State.STOPPED: Cause.SUCCEEDED,
+        State.FAILED: Cause.COMMAND_EXITED,
+        State.CANCELLED: Cause.WISHED,
+        State.PENDING: Cause.NODE_LOST,
+    }
     command = command or Command(artifacts={"a": b"1"})
     return Case(tmp_path, command, state=State.NETWORK_TEARDOWN, intended=intended, cause=cause[intended])
 
@@ -716,6 +721,94 @@ def test_artifacts_that_can_not_be_stored_turn_only_a_success_into_an_error(
     assert case.host.runs == {}
 
 
+WITHOUT = " A next attempt begins without them."
+
+
+@pytest.mark.parametrize(("intended", "without"), [(State.FAILED, ""), (State.CANCELLED, ""), (State.PENDING, WITHOUT)])
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_of_any_other_end_a_reader_is_told_once_that_its_artifacts_could_not_be_kept(
+    tmp_path: Path, intended: State, without: str, rounds: int
+) -> None:
+    case = torn_down(tmp_path, intended)
+    there: list[bool] = []
+
+    def before(case: Case) -> None:
+        ended(case)
+        case.backend.faults["artifacts"].extend([TOO_MUCH] * rounds)
+        case.host.leftovers = [("python (pid 7)",)] * (rounds - 1)
+        watch_notes(case, lambda: there.append(KEY in case.host.runs))
+
+    driven(case, before=before)
+    why = "there are more than 50000 files"
+    assert case.journal.notes == [f"The artifacts of attempt 1 on host-a could not be kept: {why}.{without}"]
+    assert there == [True]
+
+
+def watch_notes(case: Case, told: Callable[[], None]) -> None:
+    original = case.journal.remark
+
+    async def remark(experiment_id: int, notes: Sequence[str]) -> None:
+        told()
+        await original(experiment_id, notes)
+
+    case.journal.remark = remark  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("intended", "end"), [(State.STOPPED, State.ERROR), (State.FAILED, State.FAILED)])
+def test_a_log_that_can_not_be_kept_does_not_take_the_artifacts_along(
+    tmp_path: Path, intended: State, end: State
+) -> None:
+    case = torn_down(tmp_path, intended)
+
+    def before(case: Case) -> None:
+        ended(case)
+        case.backend.faults["read_log"].append(NodeError(Cause.DISK_FULL, "no room"))
+
+    driven(case, before=before)
+    assert case.journal.progress.state is end
+    assert case.keep.artifacts(7, 1).is_whole
+    if intended is State.STOPPED:
+        assert case.journal.ends == [(Cause.ARTIFACTS_NOT_STORED, {"why": "the log could not be kept: no room"})]
+    else:
+        assert case.journal.notes == ["The log of attempt 1 on host-a could not be kept: no room."]
+
+
+def test_that_neither_log_nor_artifacts_could_be_kept_is_told_of_both(tmp_path: Path) -> None:
+    case = torn_down(tmp_path, State.STOPPED)
+
+    def before(case: Case) -> None:
+        ended(case)
+        case.backend.faults["read_log"].append(NodeError(Cause.DISK_FULL, "no room"))
+        case.backend.faults["artifacts"].append(TOO_MUCH)
+
+    driven(case, before=before)
+    assert causes(case.journal) == [Cause.ARTIFACTS_NOT_STORED]
+    (note,) = case.journal.notes
+    assert "artifacts" in note
+
+
+@pytest.mark.parametrize(("intended", "end"), [(State.STOPPED, State.ERROR), (State.PENDING, State.PENDING)])
+def test_artifacts_for_which_there_is_no_room_here_leave_none_of_themselves(
+    tmp_path: Path, intended: State, end: State
+) -> None:
+    case = torn_down(tmp_path, intended, Command(artifacts={"a": b"1" * 1000, "b": b"2" * 1000, "c": b"3"}))
+
+    def before(case: Case) -> None:
+        ended(case)
+        kept = case.keep.artifacts(7, 1)
+        case.keep.free_bytes = lambda: FULL_BYTES + 1500 - sum(each.size for each in kept.files())  # type: ignore[method-assign]
+
+    driven(case, before=before)
+    why = "there is no room for 'b' on Descent's own disk, which has 512 MiB left"
+    assert case.journal.progress.state is end
+    assert case.keep.artifacts(7, 1).files() == []
+    assert not case.keep.artifacts(7, 1).is_whole
+    if intended is State.STOPPED:
+        assert case.journal.ends == [(Cause.ARTIFACTS_NOT_STORED, {"why": why})]
+    else:
+        assert case.journal.notes == [f"The artifacts of attempt 1 on host-a could not be kept: {why}.{WITHOUT}"]
+
+
 def test_artifacts_are_called_whole_once_all_of_them_are_stored(tmp_path: Path) -> None:
     stored, refused = torn_down(tmp_path / "a", State.FAILED), torn_down(tmp_path / "b", State.FAILED)
     driven(stored, before=ended)
@@ -744,9 +837,24 @@ def test_that_artifacts_are_lost_is_on_record_before_the_node_forgets_them(tmp_p
 
 def test_a_success_whose_node_left_with_the_artifacts_is_an_error_after_one_fence(tmp_path: Path) -> None:
     case = torn_down(tmp_path, State.STOPPED)
-    took_s = driven(case, before=lambda case: case.backend.nodes.clear())
+    took_s = driven(case, before=left)
     assert causes(case.journal) == [Cause.ARTIFACTS_NOT_STORED]
     assert took_s < 2 * RULES.fence_s
+
+
+def left(case: Case) -> None:
+    """The node has left the cluster, and had begun before."""
+    case.journal.held = replace(HELD, nodes=(replace(NODE, state=NodeState.RUNNING),))
+    case.backend.nodes.clear()
+
+
+def test_a_retry_says_that_a_node_left_with_its_artifacts_if_it_had_begun(tmp_path: Path) -> None:
+    begun, not_begun = torn_down(tmp_path / "a", State.PENDING), torn_down(tmp_path / "b", State.PENDING)
+    driven(begun, before=left)
+    driven(not_begun, before=lambda case: case.backend.nodes.clear())
+    (note,) = begun.journal.notes
+    assert "host-a left the cluster with them" in note
+    assert not_begun.journal.notes == []
 
 
 @pytest.mark.parametrize("fault", [None, NodeError(Cause.DISK_FULL, "the disk is full")], ids=["left", "refuses"])
@@ -812,6 +920,22 @@ def test_every_node_is_cleared_also_when_the_first_one_can_not_be_proven_clean(t
     assert GROUP in case.backend.groups
 
 
+def test_every_host_that_is_not_proven_clean_is_named(tmp_path: Path) -> None:
+    case = torn_down(tmp_path, State.FAILED)
+    second = HeldNode("exp-7-a1-n1", "n2", "host-b", "10.0.0.2")
+
+    def before(case: Case) -> None:
+        ended(case)
+        other = case.backend.nodes["n2"] = Host("host-b")
+        case.host.leftovers = [("python (pid 7)",)] * 9999
+        other.leftovers = [("sh (pid 8)",)] * 9999
+        case.journal.held = Held(GROUP, "c1", (NODE, second))
+
+    driven(case, before=before)
+    why = "host-a: python (pid 7); host-b: sh (pid 8)"
+    assert case.journal.ends == [(Cause.NOT_PROVEN_CLEAN, {"node": "host-a, host-b", "why": why})]
+
+
 def test_a_group_that_can_not_be_given_back_now_does_not_hold_up_the_end(tmp_path: Path) -> None:
     case = torn_down(tmp_path, State.STOPPED)
 
@@ -849,3 +973,35 @@ def test_silence_of_a_node_in_teardown_proves_nothing(tmp_path: Path) -> None:
     driven(case, before=lambda case: case.backend.faults["status"].extend([NodeUnavailable("no")] * 9999))
     assert causes(case.journal) == [Cause.NOT_PROVEN_CLEAN]
     assert GROUP in case.backend.groups
+
+
+@pytest.mark.parametrize("between", ["silence", "an answer"])
+def test_only_an_absence_without_a_break_fences_a_node(tmp_path: Path, between: str) -> None:
+    case = torn_down(tmp_path, State.PENDING)
+
+    def before(case: Case) -> None:
+        ended(case)
+        host = case.backend.nodes.pop("n1")
+        host.leftovers = [("python (pid 7)",)] * 9999
+        if between == "silence":
+            at(100, lambda: case.backend.faults["capacity"].append(BackendError("no")))
+        else:
+            at(100, lambda: case.backend.nodes.update(n1=host))
+            at(101, case.backend.nodes.clear)
+
+    fence_s = RULES.fence_s + LEASE_S + RULES.grace_s
+    assert driven(case, before=before) > 100 + fence_s
+    assert case.journal.progress.state is State.PENDING
+
+
+def test_artifacts_that_come_slowly_and_do_come_are_waited_for(tmp_path: Path) -> None:
+    case = torn_down(tmp_path, State.STOPPED, Command(artifacts=dict.fromkeys("abcdef", b"1")))
+
+    def before(case: Case) -> None:
+        ended(case)
+        case.host.slow = {"read_artifact": TEARDOWN_S / 3}
+        at(TEARDOWN_S * 1.5, lambda: case.backend.faults["read_artifact"].append(NodeUnavailable("no")))
+
+    assert driven(case, before=before) > TEARDOWN_S
+    assert case.journal.progress.state is State.STOPPED
+    assert len(case.keep.artifacts(7, 1).files()) == 6

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.keep import ArtifactStore, Keep, artifacts_so_far
+from launcher.keep import FULL_BYTES, NO_ROOM, ArtifactStore, Keep, artifacts_so_far
 
 
 def stored(root: Path, *attempts: tuple[bool, Mapping[str, bytes]], node: str = "worker-0") -> list[ArtifactStore]:
@@ -52,3 +52,31 @@ def test_what_is_noted_of_artifacts_is_none_itself(tmp_path: Path, node: str) ->
     half = store.receive("b", 5)
     half.__enter__()  # and the worker dies
     assert [Path(file.path).name for file in Keep(tmp_path).artifacts(7, 1).files()] == ["a"]
+
+
+def test_a_piece_for_which_there_is_no_room_any_more_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, free_bytes = Keep(tmp_path), [FULL_BYTES + 10]
+    monkeypatch.setattr(keep, "free_bytes", lambda: free_bytes[0])
+    store = keep.artifacts(7, 1)
+
+    def receive() -> None:
+        with store.receive("a", 10) as file:
+            file.write(b"12345")
+            free_bytes[0] = FULL_BYTES  # others write to it meanwhile
+            file.write(b"67890")
+
+    with pytest.raises(OSError, match="no room for 'a'") as caught:
+        receive()
+    assert caught.value.errno in NO_ROOM
+    assert store.files() == []
+
+
+def test_what_is_discarded_leaves_the_other_nodes_artifacts(tmp_path: Path) -> None:
+    (first,) = stored(tmp_path, (True, {"a": b"1"}), node="worker-0")
+    (second,) = stored(tmp_path, (True, {"a": b"2"}), node="worker-1")
+    first.discard()
+    first.discard()
+    assert (first.files(), first.is_whole) == ([], False)
+    assert (len(second.files()), second.is_whole) == (1, True)

@@ -1,23 +1,14 @@
-"""Which of those that wait may start, and why the others may not."""
-
-import itertools
-import time
+"""What an experiment asks of the cluster, and whether it fits."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from launcher.backend import Bundle, Capacity, NodeCapacity
 from launcher.experiment import NodeGroup, Role, Specification, Topology
 from launcher.machines import GIB, Machine, Machines
 from launcher.placement import (
     Blocked,
-    Limits,
     Needs,
     Running,
-    Shortage,
-    Waiting,
-    admit,
     avoiding,
     bundles,
     ever_fits,
@@ -30,8 +21,6 @@ from launcher.placement import (
     words,
 )
 
-NO_LIMITS = Limits()
-
 
 def node(name: str, *, alive: bool = True, labels: dict[str, str] | None = None, **total: float) -> NodeCapacity:
     return NodeCapacity(name, f"host-{name}", f"10.0.0.{name}", alive, total, labels or {})
@@ -43,10 +32,6 @@ def cluster(*nodes: NodeCapacity) -> Capacity:
 
 def asking(lane: str = "m", count: int = 1, strategy: str = "PACK", **resources: float) -> Needs:
     return Needs((lane,), (Bundle(resources),) * count, strategy)
-
-
-def waiting(number: int, wanted: Needs, *, repository: int = 1, at: float | None = None) -> Waiting:
-    return Waiting(number, repository, wanted, number if at is None else at)
 
 
 def specification(*groups: tuple[str | None, int]) -> Specification:
@@ -185,127 +170,10 @@ def test_a_shortage_without_any_node_of_the_labels_misses_everything():
     assert (short.host, short.free, short.missing) == ("", {}, {"CPU": 1})
 
 
-# --- the queue ---
-
-
-def test_first_in_is_first_out_whatever_the_order_of_the_rows():
-    queue = [waiting(3, asking(CPU=1)), waiting(1, asking(CPU=1)), waiting(2, asking(CPU=1))]
-    assert admit(queue, [], cluster(node("1", CPU=2)), NO_LIMITS).admitted == (1, 2)
-
-
-def test_a_retry_keeps_the_place_it_had():
-    queue = [waiting(9, asking(CPU=1), at=1.0), waiting(2, asking(CPU=1), at=2.0)]
-    assert admit(queue, [], cluster(node("1", CPU=1)), NO_LIMITS).admitted == (9,)
-
-
-def test_nobody_overtakes_on_the_same_machine_type():
-    queue = [waiting(1, asking("m", CPU=4)), waiting(2, asking("m", CPU=1))]
-    decided = admit(queue, [], cluster(node("1", CPU=2)), NO_LIMITS)
-    assert decided.admitted == ()
-    assert (decided.waiting[1].blocked, decided.waiting[1].ahead) == (Blocked.MACHINES, 0)
-    assert (decided.waiting[2].blocked, decided.waiting[2].ahead) == (Blocked.AHEAD, 1)
-    assert decided.waiting[2].missing == {}
-
-
-def test_another_machine_type_is_another_queue():
-    queue = [waiting(1, asking("gpu", GPU=1)), waiting(2, asking("cpu", CPU=1))]
-    assert admit(queue, [], cluster(node("1", CPU=2)), NO_LIMITS).admitted == (2,)
-
-
-def test_a_gang_of_two_machine_types_holds_its_place_in_both_queues():
-    gang = Needs(("cpu", "gpu"), (Bundle({"CPU": 1}), Bundle({"GPU": 1})))
-    queue = [waiting(1, gang), waiting(2, asking("cpu", CPU=1)), waiting(3, asking("other", CPU=1))]
-    decided = admit(queue, [], cluster(node("1", CPU=2)), NO_LIMITS)
-    assert decided.admitted == (3,)
-    assert decided.waiting[2].ahead == 1
-
-
-def test_what_is_admitted_in_this_pass_is_not_given_twice():
-    queue = [waiting(number, asking(f"m{number}", CPU=2)) for number in (1, 2, 3)]
-    assert admit(queue, [], cluster(node("1", CPU=4)), NO_LIMITS).admitted == (1, 2)
-
-
-def test_no_more_run_at_once_than_the_limit_says():
-    queue = [waiting(number, asking(CPU=1)) for number in (1, 2, 3)]
-    running = [Running(7, 2, asking(CPU=1), ("1",))]
-    decided = admit(queue, running, cluster(node("1", CPU=9)), Limits(max_running=2))
-    assert decided.admitted == (1,)
-    assert [(s.blocked, s.limit, s.ahead) for s in decided.waiting.values()] == [
-        (Blocked.MAX_RUNNING, 2, 0),
-        (Blocked.MAX_RUNNING, 2, 1),
-    ]
-
-
-def test_a_repository_at_its_limit_holds_up_only_itself():
-    queue = [
-        waiting(1, asking(CPU=1), repository=1),
-        waiting(2, asking(CPU=1), repository=1),
-        waiting(3, asking(CPU=1), repository=2),
-    ]
-    decided = admit(queue, [], cluster(node("1", CPU=9)), Limits(max_running_per_repository=1))
-    assert decided.admitted == (1, 3)
-    assert decided.waiting[2].blocked is Blocked.MAX_RUNNING_PER_REPOSITORY
-    assert decided.waiting[2].limit == 1
-
-
-def test_hosts_that_are_not_proven_clean_are_not_used():
-    capacity = cluster(node("1", CPU=1), node("2", CPU=1)).without({"host-1"})
-    queue = [waiting(1, asking(CPU=1)), waiting(2, asking(CPU=1))]
-    assert admit(queue, [], capacity, NO_LIMITS).admitted == (1,)
-
-
-def test_what_ray_has_no_place_for_keeps_its_place_takes_no_room_and_lets_other_machine_types_pass():
-    queue = [
-        Waiting(0, 1, asking("a", CPU=4), 0, unplaced=True),
-        waiting(1, asking("a", CPU=1)),
-        waiting(2, asking("b", CPU=4)),
-    ]
-    decided = admit(queue, [], cluster(node("1", CPU=4)), NO_LIMITS)
-    assert decided.admitted == (2,)
-    assert decided.waiting[0] == Shortage(Blocked.UNPLACED, needed={"CPU": 4})
-    assert (decided.waiting[1].blocked, decided.waiting[1].ahead) == (Blocked.AHEAD, 1)
-
-
-def test_what_has_no_room_by_our_own_count_says_so_whatever_ray_said():
-    queue = [Waiting(0, 1, asking("a", CPU=8), 0, unplaced=True)]
-    assert admit(queue, [], cluster(node("1", CPU=4)), NO_LIMITS).waiting[0].blocked is Blocked.MACHINES
-
-
 def test_the_pauses_between_tries_of_ray_double_from_a_moment_to_half_an_hour():
     pauses = [unplaced_pause_s(times) for times in range(1, 11)]
     assert pauses == [15, 30, 60, 120, 240, 480, 960, 1800, 1800, 1800]
     assert unplaced_pause_s(10**6) == 1800
-
-
-def test_ten_thousand_that_wait_are_judged_in_a_moment():
-    shapes = itertools.cycle([asking("a", CPU=1), asking("b", CPU=2, GPU=1), asking("c", count=4, CPU=1)])
-    queue = [waiting(number, next(shapes), repository=number % 50) for number in range(10_000)]
-    nodes = [node(str(number), CPU=16.0, GPU=4.0) for number in range(64)]
-    before = time.process_time()
-    decided = admit(queue, [], cluster(*nodes), NO_LIMITS)
-    assert len(decided.admitted) + len(decided.waiting) == 10_000
-    assert time.process_time() - before < 5
-
-
-needs_of_any_kind = st.builds(
-    asking,
-    st.sampled_from(["a", "b"]),
-    st.integers(1, 3),
-    st.sampled_from(["PACK", "STRICT_SPREAD"]),
-    CPU=st.integers(1, 4),
-)
-
-
-@given(st.lists(needs_of_any_kind, max_size=12), st.lists(st.integers(0, 6), min_size=1, max_size=4))
-def test_what_is_admitted_fits_and_is_a_prefix_of_every_queue(wanted, cpus):
-    capacity = cluster(*(node(str(i), CPU=float(count)) for i, count in enumerate(cpus)))
-    queue = [waiting(number, each) for number, each in enumerate(wanted)]
-    decided = admit(queue, [], capacity, NO_LIMITS)
-    assert set(decided.admitted) | set(decided.waiting) == set(range(len(wanted)))
-    assert sum(bundle.resources["CPU"] for i in decided.admitted for bundle in wanted[i].bundles) <= sum(cpus)
-    for lane in ("a", "b"):
-        admitted = [i in decided.admitted for i, each in enumerate(wanted) if each.lanes == (lane,)]
-        assert admitted == sorted(admitted, reverse=True)
 
 
 # --- capacity ---

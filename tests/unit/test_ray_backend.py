@@ -6,21 +6,25 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from launcher.backend import AgentClient, Capacity, NodeCapacity, NodeUnavailable, Reservation
+from launcher.backend import AgentClient, Capacity, HeadLost, NodeCapacity, NodeUnavailable, Reservation
 from launcher.node_types import Clean, Daemon, Exit, NodeError, NodeStatus, Unreached
 from launcher.ray_backend import agent_client
 from launcher.ray_backend.agent_client import RayAgent
 from launcher.ray_backend.answers import in_order, judge
+from launcher.ray_backend.client import RayBackend
 from launcher.ray_backend.exits import HEAD_SILENT, why_ended
 from launcher.ray_backend.fence import Answer, Fence
 from launcher.ray_backend.order import identity_of, refusal
 from launcher.ray_backend.passing import OWNERLESS_S, Passing
 from launcher.ray_backend.wire import MAX_BYTES, WireError, pack, receive, unpack_values
 from launcher.state import Cause
+from tests.fakes import play
 
 
 def row(state: str, scheduling: str = "") -> dict:
@@ -277,3 +281,61 @@ def test_a_guest_is_told_what_the_cluster_s_agents_were_made_with():
         "its agent was made with FENCE_S=60.5 and STORAGE_DIR=/mnt/my storage; set the same here"
     )
     assert "without STORAGE_DIR" in refusal(identity_of("code", 60, None), ours)
+
+
+# --- the keeper ---
+
+
+def test_whatever_where_the_head_is_asked_of_raises_is_told_and_it_is_asked_again(caplog):
+    asked: list[float] = []
+
+    def where() -> None:
+        asked.append(asyncio.get_running_loop().time())
+        raise LookupError("a record of another version")
+
+    async def main() -> str:
+        backend = RayBackend(where, environment={}, fence_s=120)
+        try:
+            await backend.connect(timeout_s=20)
+        except HeadLost as lost:
+            return lost.why
+        finally:
+            await backend.close()
+        return ""
+
+    why = play(main())
+    assert why == "Ray could not be reached within 20 s: LookupError: a record of another version"
+    assert len(asked) > 5
+    assert [record.levelname for record in caplog.records] == ["WARNING"]  # once, however often it is the same
+
+
+# --- the agent ---
+
+
+def test_the_launches_of_one_attempt_do_not_keep_those_of_another_waiting():
+    agent = pytest.importorskip("launcher.ray_backend.agent")
+    at_once, over = agent.LAUNCHES_AT_ONCE, threading.Event()
+    waiting: list[str] = []
+
+    class Launching:
+        def launched(self, key: str, launch_id: str, timeout_s: float) -> str:
+            waiting.append(key)
+            if key == "greedy":
+                over.wait(30)
+            return key
+
+    async def main() -> None:
+        made = agent.NodeAgent.__new__(agent.NodeAgent)
+        made._node, made._calls, made._turns = Launching(), None, agent.Turns(at_once)
+        with ThreadPoolExecutor(at_once + 1) as pool:
+            made._pools = {"launched": pool}
+            greedy = [asyncio.ensure_future(made.call("launched", ("greedy", "d", 5.0))) for _ in range(at_once * 2)]
+            try:
+                async with asyncio.timeout(20):
+                    assert await made.call("launched", ("modest", "d", 5.0)) == "modest"
+                assert waiting.count("greedy") == at_once
+            finally:
+                over.set()
+            assert await asyncio.gather(*greedy) == ["greedy"] * at_once * 2
+
+    asyncio.run(main())

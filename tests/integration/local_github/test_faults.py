@@ -171,7 +171,7 @@ def test_webhooks_are_lost_doubled_and_held_back(place: Place) -> None:
 
 
 def test_a_late_webhook_comes_late(place: Place) -> None:
-    place.control.fault("delay", target="webhook", event="push", seconds=0.3)
+    place.control.fault("delay", target="webhook", event="push", seconds=3)
     place.push({"a": "1"})
     place.receiver.wait("check_suite.requested")
     assert place.receiver.hooks("push") == []

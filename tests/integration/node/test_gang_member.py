@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from launcher import ports
+from launcher.disk_room import FULL_BYTES, DiskRoom
 from launcher.node import Node
 from launcher.node_root import BOOT_ID
 from launcher.node_types import NodeError, Peer
+from launcher.state import Cause
 from tests.integration.node.conftest import (
     CODE,
     FILES,
@@ -174,6 +176,19 @@ def test_what_an_earlier_attempt_left_wins_over_what_the_repository_has_there(
     assert log_of(node, KEY) == "epoch 1\nepoch 2\na file was here\n"
     assert [each.path for each in node.artifacts(KEY)] == ["checkpoints/model", "old.txt/model"]
     assert list(outside.iterdir()) == []
+
+
+def test_nothing_is_put_back_where_a_command_could_not_begin_after_it(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = runner.node
+    node.prepare(KEY, order_of("none"))
+    monkeypatch.setattr(DiskRoom, "_free_bytes", lambda _: FULL_BYTES + 7)
+    node.put_artifact(KEY, "small", 0, b"7 bytes", True)
+    with pytest.raises(NodeError, match="bytes are left") as caught:
+        node.put_artifact(KEY, "large", 0, b"of 8 now", True)
+    assert caught.value.cause is Cause.DISK_FULL
+    assert [each.path for each in node.artifacts(KEY)] == ["small"]
 
 
 def test_a_status_tells_the_nodes_time(node: Node) -> None:

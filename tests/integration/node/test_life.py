@@ -5,6 +5,7 @@ import pickle
 import re
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -209,11 +210,50 @@ def test_a_guardian_that_hangs_is_ended_by_a_stop(runner: Runner, monkeypatch: p
     assert runner.node.clean(key).empty
 
 
+def test_a_guardian_that_hangs_is_ended_by_a_stop_however_often_it_was_asked_before(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = runner.begin("sleep 600")
+    found = guardian_client.find(runner.root / "attempts" / key)
+    assert found is not None
+    os.kill(found.pid, signal.SIGSTOP)
+    monkeypatch.setattr(guardian_client, "_ANSWER_S", 0.02)
+    for _ in range(25):  # more than may wait for it at once
+        assert runner.node.status([key])[key].phase == "running"
+    runner.node.stop(key, 0)
+    assert until(runner.node, key, "lost", "ended")
+    assert runner.node.clean(key).empty
+
+
 def test_stop_all_stops_all(runner: Runner) -> None:
     keys = [runner.begin("sleep 600") for _ in range(2)]
     runner.node.stop_all(1)
     for key in keys:
         until(runner.node, key, "ended")
+
+
+def test_stop_all_stops_the_others_where_some_can_not_be_stopped(runner: Runner) -> None:
+    key = runner.begin("sleep 600")
+    attempts = runner.root / "attempts"
+    (attempts / "a-file").touch()
+    (attempts / "a stray name").mkdir()
+    try:
+        with pytest.raises(ExceptionGroup) as caught:
+            runner.node.stop_all(1)
+    finally:
+        (attempts / "a-file").unlink()
+        (attempts / "a stray name").rmdir()
+    assert {type(error) for error in caught.value.exceptions} == {NodeError, NotADirectoryError}
+    until(runner.node, key, "ended")
+
+
+def test_stop_all_does_not_wait_for_one_before_it_stops_the_next(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("exp-1-a1-n0", "exp-2-a1-n0"):
+        (node._attempts / key).mkdir()
+    both = threading.Barrier(2)
+    monkeypatch.setattr(guardian_client, "stop", lambda *_: both.wait(timeout=10))
+    node.stop_all(1)
+    assert not both.broken
 
 
 def test_an_agent_that_was_cut_off_ends_nothing_of_the_cluster_after_its_own(runner: Runner) -> None:

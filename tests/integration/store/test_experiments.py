@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, event
 
 from ci_bot.records import Held, HeldNode, Transition, Wish
 from ci_bot.store import begin, claims, experiments, reading
@@ -250,6 +250,23 @@ def test_lists_are_newest_first_and_go_on_page_by_page(engine: Engine) -> None:
         assert listed(repository_ids=[9]) == [other]
         assert listed(repository_ids=[]) == []
         assert listed(states=[State.PENDING]) == [other]
+
+
+def test_the_timelines_of_a_page_are_one_query(engine: Engine) -> None:
+    with begin(engine) as connection:
+        one, two = (experiments.create(connection, draft(rerun=n), MAIN, at=1.0)[0] for n in range(2))
+        experiments.record(connection, two, Progress(), PENDING, at=2.0)
+        asked: list[str] = []
+        event.listen(connection, "before_cursor_execute", lambda *told: asked.append(told[2]))
+        found = experiments.timelines(connection, [two, one, 10**6])
+        assert len(asked) == 1
+        assert found == {
+            one: experiments.transitions(connection, one),
+            two: experiments.transitions(connection, two),
+            10**6: [],
+        }
+        assert [each.state for each in found[two]] == [State.CREATED, State.PENDING]
+        assert experiments.timelines(connection, []) == {}
 
 
 def test_the_unfinished_come_in_the_order_of_the_queue(engine: Engine) -> None:

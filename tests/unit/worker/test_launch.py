@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from ci_bot.records import Claim, ClaimKind, Experiment, Wish
-from ci_bot.store import experiments, marks, quarantine
+from ci_bot.store import experiments, marks, quarantine, queue
 from ci_bot.store.engine import LeaseLost
 from ci_bot.store.experiments import Draft
 from ci_bot.store.quarantine import Quarantined
 from ci_bot.worker.books import Books
 from ci_bot.worker.fetching import CODE_S, MAX_FETCHES, SourceGone, SourceRefused, SourceUnavailable, code_key
-from ci_bot.worker.launch import FIRST_ANSWER_S, UNSEEN_S, Launch
-from ci_bot.worker.queue import REASON_S
+from ci_bot.worker.launch import FIRST_ANSWER_S, MOST_CREATED, UNSEEN_S, Launch
+from ci_bot.worker.queue import COUNT_S, MOST_ASKED, REASON_S
 from launcher.backend import HeadLost
 from launcher.controller import Rules
 from launcher.experiment import NodeGroup, Role, Specification, Topology
@@ -27,7 +27,7 @@ from launcher.keep import Keep
 from launcher.machines import Machine, Machines
 from launcher.node_types import PrepareOrder, StartOrder
 from launcher.placement import Limits, unplaced_pause_s
-from launcher.state import Cause, State
+from launcher.state import Cause, Progress, State
 from tests.fakes import Command, FakeBackend, Host, Run, clock, names, play, skip
 
 CLAIM = Claim(ClaimKind.BRANCH, "refs/heads/main", lasting=True)
@@ -376,6 +376,91 @@ def test_why_it_waits_is_said_at_once_and_refreshed_at_most_once_a_minute(house:
             house.host.cpus = 4 + (second % 7) / 4  # what is free changes all the time
             await asyncio.sleep(1)
         assert (await house.get(one)).version - version <= 100 / REASON_S + 1
+
+    lived(house, story)
+
+
+def test_of_many_who_wait_some_are_told_why_in_each_pass_in_one_transaction_and_all_are_told(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[list[int]] = []
+    original = queue.tell
+    monkeypatch.setattr(queue, "tell", lambda c, reasons: told.append(list(reasons)) or original(c, reasons))
+    house.command = Command()
+
+    async def story(house: House) -> None:
+        await house.until(await house.create("running", "a", machine="large"), State.RUNNING)
+        ids = [await house.create(f"waits-{number}", "b", machine="large") for number in range(3 * MOST_ASKED)]
+        for each in ids:
+            await house.until(each, State.PENDING)
+        house.stop.set()
+        await house.launch.leave()
+        told.clear()  # the next worker finds them all at once
+        stop, second = asyncio.Event(), house.worker()
+        running = asyncio.create_task(second.run(stop))
+        await asyncio.sleep(5)
+        assert [len(each) for each in told] == [MOST_ASKED] * 3
+        assert sorted(each for some in told for each in some) == ids
+        stop.set()
+        await running
+        reasons = [(await house.get(each)).pending_reason for each in ids]
+        assert "it is next in line" in reasons[0]
+        assert f"{len(ids) - 1} experiments are ahead" in reasons[-1]
+        await second.leave()
+
+    lived(house, story)
+
+
+def test_what_came_into_the_queue_unheard_is_found(house: House) -> None:
+    async def story(house: House) -> None:
+        await house.until(await house.create(), State.STOPPED)
+        one = await house.create("unheard", "b")
+        new = replace(Progress(), state=State.PENDING)
+        assert await house.books.write(lambda c: experiments.record(c, one, Progress(), new, at=clock()))
+        house.keep.code(code_key(await house.get(one))).path.write_bytes(b"the archive")
+        began = clock()
+        await house.until(one, State.STOPPED)
+        assert clock() - began < COUNT_S + 10
+
+    lived(house, story)
+
+
+def test_what_left_the_queue_unheard_is_not_started(house: House) -> None:
+    house.command = Command()
+
+    async def story(house: House) -> None:
+        first = await house.create("first", "f", machine="large")
+        await house.until(first, State.RUNNING)
+        gone, after = (
+            await house.create("gone", "b", machine="large"),
+            await house.create("after", "c", machine="large"),
+        )
+        for each in (gone, after):
+            await house.until(each, State.PENDING)
+        waits = (await house.get(gone)).progress
+        ended = replace(waits, state=State.CANCELLED, cause=Cause.WISHED)
+        assert await house.books.write(lambda c: experiments.record(c, gone, waits, ended, at=clock()))
+        await house.wish(first)
+        await house.until(after, State.RUNNING)
+        assert (await house.get(gone)).state is State.CANCELLED
+
+    lived(house, story)
+
+
+def test_many_commits_that_can_not_be_had_hold_up_no_other(house: House) -> None:
+    class Some(FakeSource):
+        async def fetch(self, experiment: Experiment, destination: Path) -> tuple[str, ...]:
+            if experiment.name != "good":
+                raise SourceUnavailable("502")
+            return await super().fetch(experiment, destination)
+
+    house.source = Some()
+
+    async def story(house: House) -> None:
+        for number in range(2 * MOST_CREATED):
+            await house.create(f"bad-{number}", f"{number:02}"[-1] + "f", repository_id=number)
+        good = await house.create("good", "e")
+        await house.until(good, State.STOPPED)
 
     lived(house, story)
 

@@ -16,7 +16,7 @@ from ci_bot.store.experiments import Draft
 from ci_bot.worker.books import Books
 from ci_bot.worker.reporting import Reporting
 from launcher.experiment import NodeGroup, Role, Specification, Topology
-from launcher.state import Signal, advance
+from launcher.state import Cause, Signal, advance
 from tests.fakes import clock, play
 
 SPECIFICATION = Specification(
@@ -357,10 +357,10 @@ def test_a_walk_costs_four_writes_however_slow_its_states_are_and_a_state_that_l
             await asyncio.sleep(pause_s)
             await forward(experiment_id, signal)
 
-    async def forward(experiment_id: int, signal: Signal) -> None:
+    async def forward(experiment_id: int, signal: Signal, cause: Cause | None = None) -> None:
         found = await desk.books.read(lambda c: experiments.get(c, experiment_id))
         assert found
-        new = advance(found.progress, signal)
+        new = advance(found.progress, signal, cause)
         await desk.books.write(lambda c: experiments.record(c, found.id, found.progress, new, at=clock()))
         desk.reporting.wake.set()
 
@@ -369,6 +369,13 @@ def test_a_walk_costs_four_writes_however_slow_its_states_are_and_a_state_that_l
         await walk(1, 3.0)
         await asyncio.sleep(2)
         assert desk.github.made("create") + desk.github.made("update") == ["CREATED", "PROVISIONING", "RUNNING"]
+        await asyncio.sleep(600)
+        await forward(1, Signal.ENDED, Cause.SUCCEEDED)
+        await asyncio.sleep(3)
+        assert len(desk.github.made("create") + desk.github.made("update")) == 3
+        await forward(1, Signal.RELEASED)
+        await asyncio.sleep(3)
+        assert len(desk.github.made("create") + desk.github.made("update")) == 4
         await desk.experiment("slow")
         await forward(2, Signal.COMMIT_RESOLVED)
         await asyncio.sleep(15)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.mpi import GENERATED_AT, SHIMS
+from launcher.mpi import GENERATED_AT, SHIMS, shim
 from launcher.mpi.shim import find, for_hydra, is_hydra, main, options, slots
 
 FILES = {"/generated/hostfile": "rank0\nrank0\nrank1\n", "mine": "rank0 slots=4  # gpu\n\nrank1:3\nrank2 max_slots=9\n"}
@@ -107,3 +107,78 @@ def test_what_is_generated_is_found_where_it_is(
         monkeypatch.setenv(GENERATED_AT, there)
     main("mpirun", ["--hostfile", "/generated/hostfile", "a", "/generated"], str(tmp_path))
     assert called == [(real, ["mpirun", "--hostfile", expected, "a", "/generated"])]
+
+
+# --- what a person is told ---
+
+
+def mpich(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
+    """Puts MPICH's mpirun into PATH; what is called in the end."""
+    called: list[tuple[str, list[str]]] = []
+    program(tmp_path / "real/mpirun")
+    program(tmp_path / "real/hydra_pmi_proxy")
+    monkeypatch.setattr(os, "execv", lambda *words: called.append(words))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / SHIMS), str(tmp_path / "real")]))
+    return called
+
+
+@pytest.mark.parametrize("text", ["", "\n# rank0\n", "rank0 slots=0\n", "rank0:0\nrank1 slots=0\n"])
+@pytest.mark.parametrize("by_default", [False, True])
+def test_a_hostfile_without_a_slot_is_named_and_nothing_is_called(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    by_default: bool,
+) -> None:
+    called, hostfile = mpich(tmp_path, monkeypatch), tmp_path / "hosts"
+    hostfile.write_text(text)
+    if by_default:
+        monkeypatch.setenv(shim.HYDRA_HOST_FILE, str(hostfile))
+    argv = [] if by_default else ["--hostfile", str(hostfile)]
+    assert main("mpirun", [*argv, "prog"], str(tmp_path)) == 1
+    assert called == []
+    assert capsys.readouterr().err == (
+        f"descent: mpirun: the hostfile {hostfile} names no host with a slot; write one host name a line\n"
+    )
+
+
+def test_a_host_without_a_slot_is_left_out() -> None:
+    argv, hostfile = for_hydra(["-f", "some", "prog"], {"some": "rank0 slots=0\nrank1 slots=2\n"}.__getitem__, None)
+    assert (" ".join(argv), hostfile) == ("-f {hostfile} -n 2 prog", "rank1:2\n")
+
+
+def test_a_hostfile_that_can_not_be_read_or_held_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called, hostfile = mpich(tmp_path, monkeypatch), tmp_path / "hosts"
+    assert main("mpirun", ["--hostfile", str(hostfile), "prog"], str(tmp_path)) == 1
+    assert f"the hostfile {hostfile} can't be read" in capsys.readouterr().err
+    hostfile.write_text("rank0\n")
+
+    def full(*_: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", full)
+    assert main("mpirun", ["--hostfile", str(hostfile), "prog"], str(tmp_path)) == 1
+    assert capsys.readouterr().err == "descent: mpirun: a hostfile can't be read: Too many open files\n"
+    assert called == []
+
+
+def test_without_a_path_the_usual_one_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = mpich(tmp_path, monkeypatch)
+    monkeypatch.delenv("PATH")
+    monkeypatch.setattr(os, "defpath", str(tmp_path / "real"))
+    main("mpirun", ["-n", "2", "prog"], str(tmp_path))
+    assert called == [(str(tmp_path / "real/mpirun"), ["mpirun", "-n", "2", "prog"])]
+
+
+def test_a_directory_that_can_not_be_listed_may_have_an_mpirun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    called = mpich(tmp_path, monkeypatch)
+    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    main("mpirun", ["--allow-run-as-root", "-n", "2", "prog"], str(tmp_path))
+    assert called == [(str(tmp_path / "real/mpirun"), ["mpirun", "-n", "2", "prog"])]

@@ -1,0 +1,1 @@
+"""How fast it is, beside a peer or a floor that is measured in the same run."""

@@ -1,0 +1,123 @@
+"""From an admission, or a push, to the first instruction of the command; and from its end to the finished check run."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+
+from ci_bot.store.tables import delivery
+from launcher.state import State
+from tests.bench.figures import Figure, Reach, Row, ratio
+from tests.bench.ground import CLOCK, STAMP, Ended, Ground, ended, file, files, ground, rounds
+from tests.e2e.stack import Repo, Stack
+
+ROUNDS = 10
+TREE_MIB = 5.0
+COMMAND = f"{STAMP}; echo 1 >$ARTIFACTS_DIR/one; sleep 1; {STAMP}"
+"""Its last instruction is the second stamp."""
+
+
+@dataclass
+class Samples:
+    """What the rounds gave, in seconds."""
+
+    warm: list[float] = field(default_factory=list)
+    new: list[float] = field(default_factory=list)
+    pushed: list[float] = field(default_factory=list)
+    small: list[float] = field(default_factory=list)
+    finished: list[float] = field(default_factory=list)
+    running: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    floor: list[float] = field(default_factory=list)
+
+
+def measure() -> Iterator[Row]:
+    """The four rows of a single node."""
+    with ground() as on:
+        repo, small = on.stack.repository("bench"), on.stack.repository("small")
+        repo.commit(files(TREE_MIB, 1))
+        one_round(on, repo, small, -1)  # makes what is made once
+        taken = Samples()
+        for number in range(rounds(ROUNDS)):
+            each = one_round(on, repo, small, number)
+            for name, samples in vars(taken).items():
+                samples += getattr(each, name)
+    yield from rows_of(taken)
+
+
+def one_round(on: Ground, repo: Repo, small: Repo, number: int) -> Samples:
+    """A commit never seen, the same again, one of a small repository, then the peer and the floor."""
+    change = {**file(COMMAND), "src/new.py": f"number = {number}\n"}
+    sha = repo.push(change)
+    fresh = ended(repo, sha)
+    on.stack.control.rerun(check_run_id=repo.check(sha)["id"])
+    again = ended(repo, sha, rerun=1)
+    little = ended(small, small.push(change))
+    peer, floor = on.peer.do("submit"), on.peer.do("floor")
+    return Samples(
+        warm=[launched(again)],
+        new=[launched(fresh)],
+        pushed=[pushed(on, fresh)],
+        small=[pushed(on, little)],
+        finished=[finished(on, each) for each in (fresh, again, little)],
+        running=[peer["running_s"]],
+        first=[peer["first_s"]],
+        floor=[floor["first_s"]],
+    )
+
+
+def launched(of: Ended) -> float:
+    """Seconds from the admission to the command's first instruction."""
+    return of.stamps[0] - of.at(State.PROVISIONING)
+
+
+def pushed(on: Ground, of: Ended) -> float:
+    """Seconds from the webhook of a push to the command's first instruction."""
+    return of.stamps[0] - received_at(on.stack, of.experiment.head_sha)
+
+
+def finished(on: Ground, of: Ended) -> float:
+    """Seconds from the command's last instruction until GitHub is asked to complete the check run."""
+    for request in on.stack.control.requests():
+        body = request["request_body"]
+        if not isinstance(body, dict) or body.get("external_id") != str(of.experiment.id):
+            continue
+        if request["method"] in {"POST", "PATCH"} and body.get("status") == "completed":
+            return float(request["at"]) - of.stamps[-1]
+    raise AssertionError("the check run was not completed")
+
+
+def received_at(stack: Stack, sha: str) -> float:
+    """When web took the webhook of a push, as it wrote down."""
+    columns = select(delivery.c.received_at, delivery.c.body).where(delivery.c.event == "push")
+    rows = stack.look(lambda c: c.execute(columns.order_by(delivery.c.seq.desc()).limit(50)).all())
+    return float(next(row.received_at for row in rows if json.loads(row.body).get("after") == sha))
+
+
+def rows_of(taken: Samples) -> Iterator[Row]:
+    """The samples as rows."""
+    peer = Figure("submit_job → RUNNING", "s", tuple(taken.running))
+    first = Figure("submit_job → first instruction", "s", tuple(taken.first))
+    floor = Figure("placement group + existing actor + sh -c true", "s", tuple(taken.floor))
+    beside, of_client = (peer, first, floor), "of the client's"
+    for name, samples, limit, note in (
+        ("launch, warm", taken.warm, 0.10, "the commit and its environment are on the node"),
+        ("launch, new commit", taken.new, 0.25, f"a tree of {TREE_MIB:g} MiB in 256 files, a commit never seen"),
+    ):
+        ours = Figure("admitted → first instruction", "s", tuple(samples))
+        factor = f"{ours.median / floor.median:.0f} times the floor"
+        yield Row(name, (ours,), beside, (ratio(of_client, ours, peer, at_most=limit),), (note, factor, CLOCK))
+    trees = (("2 files", taken.small), (f"{TREE_MIB:g} MiB", taken.pushed))
+    pushes = [Figure(f"webhook → first instruction, a tree of {tree}", "s", tuple(samples)) for tree, samples in trees]
+    marks = [
+        ratio(f"{of_client}, {tree}", push, peer, at_most=0.20) for (tree, _), push in zip(trees, pushes, strict=True)
+    ]
+    notes = (
+        "the webhook's time is the one that web writes down once the signature is checked",
+        "the larger tree is compressed by the local GitHub meanwhile, which is in the time",
+    )
+    yield Row("push to running", tuple(pushes), (peer, first), tuple(marks), notes)
+    done = Figure("last instruction → GitHub is asked to complete the check run", "s", tuple(taken.finished))
+    note = "log and artifact are stored before; the local GitHub writes down when the request came"
+    yield Row("end to finished check", (done,), (), (Reach("median, s ≤ 0.5", done.median, 0.5),), (note,))

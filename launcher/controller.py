@@ -139,6 +139,10 @@ class Drive:
 
     async def _record(self, signal: Signal, end: Ended | None = None) -> None:
         cause, detail = (end.cause, end.detail) if end else (None, None)
+        if end and end.cause is Cause.NODE_LOST:
+            for node in self.held.nodes:
+                if node.host == end.detail["node"] and node.state is not NodeState.ENDED:
+                    self._update(replace(node, state=NodeState.LOST))
         self.entered_at = self.now()
         self.progress = await self.journal.signal(
             self.attempt.experiment_id, self.progress, signal, cause, detail=detail, held=self.held
@@ -155,8 +159,8 @@ class Drive:
         """Reserve the gang, then make code and environment ready on every node."""
         group = self._group
         gang = Gang(self.attempt, self._asking, self.rules, group, self.keep, self._returned)
-        placed = await gang.place()
-        if placed is None:
+        placed = await gang.place(self.held.lost)
+        if placed is None:  # the next time a host that was lost will do too
             self.held = Held(before=self.held.before)
             await self._hold()  # proves that the attempt is still ours: the group may be in use by who took over
             await self._asking.cluster(lambda: self.backend.release(group))
@@ -268,7 +272,8 @@ class Drive:
         if self.progress.intended is State.PENDING and interruption and interruption.cause is Cause.WISHED:
             await self._record(Signal.ENDED, interruption)
         if self.progress.intended is State.PENDING:  # an end keeps the record of where it ran
-            self.held = Held(before=tuple(node.host for node in self.held.nodes) or self.held.before)
+            before = tuple(node.host for node in self.held.nodes) or self.held.before
+            self.held = Held(before=before, lost=tuple(sorted(_lost_with(self.held.nodes))))
         await self._record(Signal.RELEASED)
 
     async def _clear(self, rank: int) -> Ended | None:
@@ -308,6 +313,10 @@ class Drive:
                 return
             except BackendError:
                 await asyncio.sleep(POLL_S)
+
+
+def _lost_with(nodes: Sequence[HeldNode]) -> set[str]:
+    return {node.host for node in nodes if node.state is NodeState.LOST}
 
 
 def _in_one(unclean: Sequence[Ended]) -> Ended:

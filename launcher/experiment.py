@@ -131,3 +131,5 @@ class Held:
     connected: bool = False
     before: tuple[str, ...] = ()
     """The hosts of the attempt before, while the experiment waits for the next."""
+    lost: tuple[str, ...] = ()
+    """Those of them that it was lost with: the next one goes elsewhere, where that is possible."""

@@ -1,7 +1,7 @@
 """The nodes of one attempt: reserved together, then each given code, workspace and environment."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +11,7 @@ from launcher.backend import AgentClient, NodeCapacity, Reservation
 from launcher.experiment import Held, HeldNode, NodeState, Topology
 from launcher.keep import Keep, artifacts_so_far
 from launcher.node_types import PrepareOrder
-from launcher.placement import avoiding, bundles, needs
+from launcher.placement import avoiding, bundles, fits, needs
 from launcher.state import Cause
 from launcher.topology import Member, members_of, seat
 
@@ -31,14 +31,19 @@ class Gang:
     returned: Callable[[], None]
     """Told of each piece of an earlier attempt that is back on a node."""
 
-    async def place(self) -> Reservation | None:
-        """The placed reservation, or None when there was no room within PLACEMENT_S."""
+    async def place(self, lost: Collection[str] = ()) -> Reservation | None:
+        """The placed reservation, or None when there was no room within PLACEMENT_S.
+
+        Hosts that an attempt before this was lost with are avoided, if the others can hold the gang at all.
+        """
         ask, loop = self.asking.cluster, asyncio.get_running_loop()
         wanted = needs(self.attempt.specification, self.attempt.machines, shared_hosts=self.rules.allow_shared_hosts)
         avoided: list[str] = []
-        if self.attempt.avoided_hosts:
-            nodes = (await ask(self.asking.backend.capacity)).nodes
-            avoided = [node.node_id for node in nodes if node.host in self.attempt.avoided_hosts]
+        if lost or self.attempt.avoided_hosts:
+            capacity = await ask(self.asking.backend.capacity)
+            others = capacity.without({*self.attempt.avoided_hosts, *lost})
+            unwanted = {*self.attempt.avoided_hosts, *(lost if fits(wanted, others.alive) else ())}
+            avoided = [node.node_id for node in capacity.nodes if node.host in unwanted]
         give_up_at = loop.time() + PLACEMENT_S
         await ask(lambda: self.asking.backend.reserve(self.name, avoiding(wanted.bundles, avoided), wanted.strategy))
         pause_s = 0.002

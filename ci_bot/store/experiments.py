@@ -329,7 +329,8 @@ def experiment_of(row: RowMapping) -> Experiment:
 
 def _held(value: dict[str, Any]) -> Held:
     nodes = tuple(_held_node(node) for node in value.get("nodes", ()))
-    return Held(**value | {"nodes": nodes, "before": tuple(value.get("before", ()))})
+    hosts = {name: tuple(value.get(name, ())) for name in ("before", "lost")}
+    return Held(**value | {"nodes": nodes, **hosts})
 
 
 def _held_node(value: dict[str, Any]) -> HeldNode:

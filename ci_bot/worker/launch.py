@@ -218,7 +218,7 @@ class Launch:
             return
         if experiment.progress.attempt == 0:
             await self._note_machines(experiment)
-        held = Held(before=experiment.held.before)
+        held = Held(before=experiment.held.before, lost=experiment.held.lost)
         progress = await self.journal.signal(experiment.id, experiment.progress, Signal.ADMITTED, held=held)
         self._start(replace(experiment, progress=progress, held=held, running_at=None, state_at=self.now()))
 

@@ -31,6 +31,7 @@ class Fault(StrEnum):
     LINK = "link"
     WORKER = "worker"
     CANCEL = "cancel"
+    TIMEOUT = "timeout"
     MPIRUN = "mpirun"
     DAEMON = "daemon"
 
@@ -41,13 +42,14 @@ WHEN: dict[Fault, tuple[State, ...]] = {
     Fault.GUARDIAN: (State.RUNNING,),
     Fault.MPIRUN: (State.RUNNING,),
     Fault.DAEMON: (State.RUNNING,),
+    Fault.TIMEOUT: (State.RUNNING,),
     Fault.AGENT: _HOLDING,
     Fault.RAYLET: _HOLDING,
     Fault.LINK: _HOLDING,
     Fault.WORKER: ORDER,
     Fault.CANCEL: (State.PENDING, *(state for state in _HOLDING if state is not State.NETWORK_TEARDOWN)),
 }
-"""The states in which each may strike; an attempt that has gone on by then is struck where it is."""
+"""The states in which each strikes."""
 MPI_ONLY = frozenset({Fault.MPIRUN, Fault.DAEMON})
 SURELY_LOST_S = 30.0
 """A host that is away for so long is lost; one that is back sooner may give what its guardian kept meanwhile."""
@@ -99,9 +101,12 @@ def expected(fault: Fault, struck_in: State, away_s: float = math.inf) -> Expect
         ends = stopped | (frozenset({State.ERROR}) if of_host else frozenset())
         return Expected(ends, _HOST_GONE, frozenset({Cause.SUCCEEDED}) | (unkept if of_host else frozenset()))
     match fault:
-        case Fault.RANK | Fault.MPIRUN | Fault.DAEMON:
-            lost = {Cause.DAEMON_LOST} if fault is Fault.DAEMON else set[Cause]()
-            return Expected(failed, final=frozenset({Cause.COMMAND_KILLED, Cause.COMMAND_EXITED} | lost))
+        case Fault.RANK | Fault.MPIRUN:
+            return Expected(failed, final=frozenset({Cause.COMMAND_KILLED, Cause.COMMAND_EXITED}))
+        case Fault.DAEMON:
+            return Expected(failed, final=frozenset({Cause.DAEMON_LOST}))
+        case Fault.TIMEOUT:
+            return Expected(failed, final=frozenset({Cause.TIME_LIMIT}))
         case Fault.CANCEL:
             return Expected(frozenset({State.CANCELLED}), final=frozenset({Cause.WISHED}))
         case Fault.GUARDIAN:
@@ -112,6 +117,19 @@ def expected(fault: Fault, struck_in: State, away_s: float = math.inf) -> Expect
             return Expected(stopped, _HOST_GONE)
         case Fault.RAYLET | Fault.LINK:
             return Expected(stopped, _HOST_GONE, retries=int(running and away_s > SURELY_LOST_S))
+
+
+def place(state: State) -> int:
+    """Where a state stands in an attempt's course; every end comes after all of them."""
+    return ORDER.index(state) if state in ORDER else -1 if state is State.CREATED else len(ORDER)
+
+
+def table(struck: Sequence[tuple[Cell, State, str]]) -> list[str]:
+    """What was struck in which state, a line each: cell, drawn state, state that it was in, what."""
+    rows = [("topology", "fault", "drawn", "struck in", "what")]
+    rows += [(cell.topology, cell.fault, cell.state, state, what) for cell, state, what in struck]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return ["  ".join([*map(str.ljust, row, widths), row[4]]) for row in rows]
 
 
 def every(topologies: Sequence[str]) -> list[Cell]:

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from launcher.state import State
 from tests.cluster import environments
+from tests.cluster.cells import Cell, table
 from tests.cluster.ground import Ground, ground_in
 from tests.cluster.hosts import Hosts, missing, three_hosts
 from tests.e2e.stack import Repo
 
 CLEAN_S = 90.0
+STRUCK = pytest.StashKey[list[tuple[Cell, State, str]]]()
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +33,19 @@ def seed(request: pytest.FixtureRequest) -> int:
     with capture.global_and_fixture_disabled():
         print(f"\nSEED={seed}")
     return seed
+
+
+@pytest.fixture(scope="session")
+def struck(request: pytest.FixtureRequest) -> list[tuple[Cell, State, str]]:
+    """What was struck in which state, in this session; shown at its end."""
+    return request.config.stash.setdefault(STRUCK, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The states that were drawn, and those in which it was."""
+    if found := config.stash.get(STRUCK, []):
+        terminalreporter.section("struck")
+        terminalreporter.write_line("\n".join(table(found)))
 
 
 @pytest.fixture(scope="session")

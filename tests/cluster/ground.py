@@ -21,6 +21,8 @@ default: {cpus: 1}
 half: {cpus: 1}
 whole: {cpus: 2}
 elsewhere: {cpus: 1, labels: {host: "!host-a"}}
+head: {cpus: 1, labels: {host: host-a}}
+absent: {cpus: 1, labels: {host: host-z}}
 """
 UP_S = 60.0
 
@@ -134,8 +136,10 @@ def ground_in(
     root: Path,
     redis_on: Callable[[Host], AbstractContextManager[Redis | None]] = lambda host: nullcontext(),
     fence_s: int = FENCE_S,
+    *,
+    shared_hosts: bool = True,
 ) -> Iterator[Ground]:
-    """Everything, up."""
+    """Everything, up; `shared_hosts` lets several nodes of a gang be on one host."""
     with (
         three_hosts() as hosts,
         redis_on(hosts.each[0]) as redis,
@@ -149,7 +153,7 @@ def ground_in(
             "RAY_AUTH_TOKEN_PATH": str(cluster.token_path),
             "STORAGE_DIR": str(cluster.storage_dir),
             "MACHINES": str(root / "machines.yaml"),
-            "ALLOW_SHARED_HOSTS": "true",
+            "ALLOW_SHARED_HOSTS": "true" if shared_hosts else "false",
             "FENCE_S": str(fence_s),
             "TMPDIR": str(hosts.each[0].directory / "tmp"),
         }

@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from launcher.state import State
 from tests.cluster import cells
 from tests.cluster.cells import Cell
 from tests.cluster.ground import Ground
@@ -30,8 +31,12 @@ def chosen() -> list[Cell]:
 
 
 @pytest.mark.parametrize("cell", chosen(), ids=lambda cell: cell.words)
-def test_it_comes_to_a_true_end_and_leaves_nothing(cell: Cell, ground: Ground, repo: Repo, seed: int) -> None:
+def test_it_comes_to_a_true_end_and_leaves_nothing(
+    cell: Cell, ground: Ground, repo: Repo, seed: int, struck: list[tuple[Cell, State, str]]
+) -> None:
     strike = Strike(ground, repo, cell, random.Random(f"{seed} {cell.words}"))
     strike.run()
+    assert strike.struck_in is not None
+    struck.append((cell, strike.struck_in, strike.struck))
     print(strike.story())
     assert strike.untruths() == [], strike.story()

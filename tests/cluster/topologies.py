@@ -36,9 +36,15 @@ class Row:
     traces: tuple[str, ...] = ("0",)
     mpi: bool = False
 
-    def file(self, token: str, seconds: float) -> str:
-        """The configuration file, as JSON, which is YAML too."""
-        return written(self.keys(lambda name, s: f"sh train.sh {token}.{name} {s:.2f} 0", seconds))
+    def file(self, token: str, seconds: float, **more: Any) -> str:
+        """The configuration file, as JSON, which is YAML too; `more` are top-level keys."""
+        return written({**self.keys(lambda name, s: f"sh train.sh {token}.{name} {s:.2f} 0", seconds), **more})
+
+    def waiting(self, token: str) -> str:
+        """One whose machines this cluster does not have now, so that it waits for them."""
+        keys = self.keys(lambda name, s: f"sh train.sh {token}.{name} {s:.2f} 0", 1.0)
+        groups = {name: {**group, "machine-type": "absent"} for name, group in keys.items() if "command" in group}
+        return written({**keys, **groups})
 
 
 def written(keys: Mapping[str, Any]) -> str:

@@ -64,7 +64,10 @@ print("dumped", len(ports), "ports")
 
 def test_an_experiment_reaches_no_secret_no_other_repository_and_no_dashboard(repo: Repo, stack: Stack) -> None:
     other = stack.repository("somebody-elses")
-    other.run("echo theirs > /storage/theirs; echo theirs > $ARTIFACTS_DIR/theirs", name="theirs")
+    theirs = other.run("echo theirs > /storage/theirs; echo theirs > $ARTIFACTS_DIR/theirs", name="theirs")
+    assert other.check(theirs, "descent/theirs", timeout_s=90)["conclusion"] == "success"
+    left = [path for path in stack.data_dir.rglob("theirs") if path.read_bytes() == b"theirs\n"]
+    assert {path.relative_to(stack.data_dir).parts[0] for path in left} == {"node", "artifacts"}
     sha = repo.push({".descent/config.yaml": config("python spy.py"), "spy.py": SPY})
     check = repo.check(sha, timeout_s=90)
     assert check["conclusion"] == "success", check["output"]

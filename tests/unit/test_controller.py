@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,26 @@ def test_a_gang_is_never_placed_on_a_host_that_was_not_proven_clean(tmp_path: Pa
     driven(case, before=before)
     assert case.journal.held.nodes[0].host == "host-b"
     assert KEY in other["host"].ended
+
+
+def lost_before(case: Case, *, room_elsewhere: bool) -> None:
+    case.journal.held = Held(before=("host-a",), lost=("host-a",))
+    case.backend.nodes["n2"] = Host("host-b", case.command, cpus=4 if room_elsewhere else 0)
+
+
+@pytest.mark.parametrize(("room_elsewhere", "host"), [(True, "host-b"), (False, "host-a")])
+def test_a_retry_goes_to_another_host_than_the_one_it_was_lost_with_if_there_is_one(
+    tmp_path: Path, room_elsewhere: bool, host: str
+) -> None:
+    case = Case(tmp_path, Command(runs_s=1))
+    driven(case, before=partial(lost_before, room_elsewhere=room_elsewhere))
+    assert case.journal.held.nodes[0].host == host
+
+
+def test_the_host_that_an_attempt_was_lost_with_is_on_record(tmp_path: Path) -> None:
+    case = running(tmp_path)
+    driven(case, (1, lambda case, drive: case.host.runs.clear()))
+    assert (case.journal.progress.state, case.journal.held.lost) == (State.PENDING, ("host-a",))
 
 
 # --- preparation ---

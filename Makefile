@@ -38,13 +38,14 @@ unit: setup-dev
 test: setup-dev
 	$(MAKE) -k -j$(words $(PARTS)) --no-print-directory --output-sync=target $(PARTS:%=test-%)
 
-# Six processes for two cores, since the tests mostly wait; each clears up after itself, also after a Ctrl-C.
-PARTS := guardian ray integration e2e survives github
+# Seven processes for two cores, since the tests mostly wait; each clears up after itself, also after a Ctrl-C.
+PARTS := guardian ray hub integration e2e survives github
 tests-guardian := tests/integration/guardian
 tests-ray := tests/integration/node tests/integration/ray
+tests-hub := tests/integration/local_github tests/integration/github
 tests-survives := tests/e2e/test_survives.py
 tests-github := tests/e2e/test_github.py tests/e2e/test_run.py
-tests-integration := tests/integration tests/cluster/test_hosts.py tests/cluster/test_cells.py $(patsubst %,--ignore %,$(tests-guardian) $(tests-ray))
+tests-integration := tests/integration tests/cluster/test_hosts.py tests/cluster/test_cells.py $(patsubst %,--ignore %,$(tests-guardian) $(tests-ray) $(tests-hub))
 tests-e2e := tests/e2e $(patsubst %,--ignore %,$(tests-survives) $(tests-github))
 $(PARTS:%=test-%): test-%:
 	$(BIN)/pytest $(tests-$*) $(ARGS)

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-import sys
+import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import import_module
@@ -46,13 +46,13 @@ def main() -> None:
     parser.add_argument("part", nargs="*", choices=[[], *PARTS], help="what to measure; everything if none is named")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the figures go")
     wanted = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # everything is cleared up, as after a Ctrl-C
     before = machine.described()
     rows = list(measured(wanted.part or list(PARTS)))
     print(f"\n{table(rows)}\n\n{before}")
     at = datetime.now(UTC).isoformat(timespec="seconds")
     text = json.dumps({"at": at, "machine": before, "rows": [row.as_json() for row in rows]}, indent=1)
     wanted.json.write_text(text + "\n")
-    sys.exit(0)
 
 
 if __name__ == "__main__":

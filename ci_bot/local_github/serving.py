@@ -10,6 +10,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ci_bot.local_github.server import ABORT
 
 SHUTDOWN_S = 2
+KEEP_ALIVE_S = 75
+"""Longer than any client here keeps a connection: else one is used at the moment in which it is closed."""
 
 
 class Breakable(H11Protocol):
@@ -38,4 +40,5 @@ def config(app: Starlette) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )

@@ -34,6 +34,8 @@ from launcher.guardian.segments import Segments
 from launcher.keep import Keep
 
 STATIC = Path(__file__).parent / "static"
+KEEP_ALIVE_S = 75
+"""Longer than a proxy keeps its connections (60 s is usual), which would else use one that is just being closed."""
 SHUTDOWN_S = 5
 
 
@@ -148,6 +150,7 @@ def configured(settings: Settings, app: Starlette) -> uvicorn.Config:
         server_header=False,
         proxy_headers=bool(settings.public_url),
         timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
 
 

@@ -139,6 +139,11 @@ class Gang:
     def daemons(self, rank: int) -> tuple[Daemon, ...]:
         return self.nodes[rank].status([self.keys[rank]])[self.keys[rank]].daemons
 
+    def ended(self, rank: int) -> tuple[Daemon, ...]:
+        """The daemons there, once all have ended: an mpirun does not wait for them."""
+        self.until(lambda: all(each.at is not None for each in self.daemons(rank)))
+        return self.daemons(rank)
+
     def log(self, rank: int = 0) -> str:
         return log_of(self.nodes[rank], self.keys[rank])
 

@@ -76,7 +76,7 @@ def test_mpirun_runs_on_all_nodes_several_times_in_one_command(seed: Path, tmp_p
         sums = [line for line in gang.log().splitlines() if line.startswith("sum")]
         assert sums == ["sum 6 of 4 on 2 hosts", "sum 15 of 6 on 3 hosts", "sum 15 of 6 on 3 hosts"]
         for rank in (1, 2):
-            ends = [(each.exit_code, each.signal) for each in gang.daemons(rank)]
+            ends = [(each.exit_code, each.signal) for each in gang.ended(rank)]
             assert ends == [(0, None)] * len(ends)
             assert len(ends) >= 2
         assert gang.daemons(0) == ()
@@ -89,7 +89,7 @@ def test_without_isolation_mpirun_finds_hostfile_and_agent_too(pair: Gang) -> No
     pair.start("mpirun --hostfile /generated/hostfile sh -c 'echo $DESCENT_ATTEMPT'", isolation="none")
     assert pair.code() == 0, pair.log()
     assert sorted(line for line in pair.log().splitlines() if line in pair.keys) == sorted(pair.keys * 2)
-    assert [each.exit_code for each in pair.daemons(1)] == [0]
+    assert [each.exit_code for each in pair.ended(1)] == [0]
     pair.end()
 
 
@@ -146,8 +146,8 @@ def test_successors_of_both_agents_see_a_run_to_its_end(pair: Gang, mpi: str) ->
 def test_the_daemons_of_an_mpirun_that_a_command_can_do_without_are_no_loss(pair: Gang) -> None:
     pair.start(f"timeout -s KILL 5 {WAITING} || {MPIRUN}")
     assert pair.code() == 0, pair.log()
+    before, after = pair.ended(1)
     gone = pair.nodes[0].status([pair.keys[0]])[pair.keys[0]].mpirun_gone
-    before, after = pair.daemons(1)
     assert (after.exit_code, is_loss(after, after.at or 0.0, gone.get(after.id))) == (0, False)
     assert before.exit_code != 0
     assert before.id in gone

@@ -17,6 +17,7 @@ from ci_bot.local_github.faults import Faults, Rule
 from ci_bot.local_github.state import App, Delivery, Installation, Json, Repository, World
 
 DELIVERY_TIMEOUT_S = 10.0
+Task = asyncio.Task[None]
 # https://docs.github.com/webhooks/webhook-events-and-payloads: what an App must be allowed to read for an event
 _NEEDS = {
     "push": "contents",
@@ -180,27 +181,31 @@ class Courier:
         if "hold" in hits:
             self._held.append(delivery)
             return
+        sent: Task | None = None
         if "lose" in hits:
             self._log(replace(delivery, status="failed to connect to host", status_code=502))
         else:
-            self._begin(delivery, hits.get("delay"))
+            sent = self._begin(delivery, delay=hits.get("delay"))
         if "double" in hits:
-            self._begin(delivery, None)
+            self._begin(delivery)
         late, self._held = self._held, []
         for each in late:
-            self._begin(each, None, after_s=0.05)
+            self._begin(each, after=sent)
 
-    def _begin(self, delivery: Delivery, delay: Rule | None, after_s: float = 0.0) -> None:
-        wait_s = delay.seconds if delay is not None else after_s
-        task = asyncio.get_running_loop().create_task(self._bring(delivery, wait_s))
+    def _begin(self, delivery: Delivery, *, delay: Rule | None = None, after: Task | None = None) -> Task:
+        wait_s = delay.seconds if delay is not None else 0.0
+        task = asyncio.get_running_loop().create_task(self._bring(delivery, wait_s, after))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _log(self, delivery: Delivery) -> None:
         with self._world.lock:
             self._world.deliveries[delivery.id] = delivery
 
-    async def _bring(self, delivery: Delivery, wait_s: float) -> None:
+    async def _bring(self, delivery: Delivery, wait_s: float, after: Task | None) -> None:
+        if after is not None:
+            await asyncio.wait({after})
         if wait_s:
             await asyncio.sleep(wait_s)
         began = asyncio.get_running_loop().time()

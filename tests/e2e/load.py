@@ -24,7 +24,7 @@ from launcher.state import TERMINAL, State
 from tests.e2e.stack import Repo, Stack, config
 
 EVERY_BRANCH = {"filters": {"branches": {"only": ".*"}}}
-LONG_S = 40
+LONG_S = 600  # nobody waits for it: what runs so long is cancelled or superseded
 TRACE = """\
 # The lock is inherited by everything that this attempt starts: who can't take it is not alone.
 token=$1 seconds=$2 code=$3
@@ -173,6 +173,10 @@ class Load:
         moved_on = delivery.c.processed_at.is_not(None) & delivery.c.outcome.contains("has moved on to")
         bodies = self.stack.look(lambda c: c.scalars(select(delivery.c.body).where(moved_on)).all())
         return one.kind is Kind.SUPERSEDED and any(json.loads(body).get("after") == one.sha for body in bodies)
+
+    def shown(self) -> str:
+        """How far everything has come."""
+        return str([self._shown(one) for one in self.pushed])
 
     def _shown(self, one: Pushed) -> Any:
         experiment = self.repo.experiment(one.sha)

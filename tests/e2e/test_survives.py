@@ -67,7 +67,9 @@ def test_every_push_comes_to_its_true_end_whoever_is_killed(ground: Ground, vict
     pushes.push_mix()
     for victim in ground.dice.sample(victims, len(victims)):
         time.sleep(ground.dice.uniform(0.0, 2.0))  # the seeded moment
-        wait_for(lambda victim=victim: any(find(stack, victim)), 30)
+        wait_for(
+            lambda victim=victim: any(find(stack, victim)), 60, lambda victim=victim: f"no {victim}; {pushes.shown()}"
+        )
         assert kill(stack, victim)
         if victim is Victim.UP:
             stack.start()

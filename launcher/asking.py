@@ -111,11 +111,15 @@ class Asking:
         except BackendError as error:
             raise Ended(Cause.HEAD_LOST, why=str(error)) from error
 
-    async def status(self, node: HeldNode, *, within_s: float = NODE_LOST_S, silent_s: float = 0.0) -> NodeStatus:
+    async def status(
+        self, node: HeldNode, *, cluster_id: str = "", within_s: float = NODE_LOST_S, silent_s: float = 0.0
+    ) -> NodeStatus:
         """The node's word on the attempt, asked of its successor too.
 
         Args:
             node: the node.
+            cluster_id: the cluster that it was in: a node that has left that one, with no successor in it, is not
+                waited for. The nodes of another join it one after the other.
             within_s: how long it may take.
             silent_s: how long it was not heard of before.
 
@@ -130,6 +134,8 @@ class Asking:
             try:
                 agent = await self.agent_of(node)
                 if agent is None:
+                    if (await self.backend.capacity()).cluster_id == cluster_id:
+                        raise _left(node)
                     raise NodeUnavailable(f"{node.host} is not in the cluster")
                 return (await agent.status([node.key]))[node.key]
             except BackendError as error:

@@ -170,7 +170,12 @@ class Watch:
         asked, now, due = self.now(), asyncio.get_running_loop().time(), self._due(node)
         silent_s = now - self._heard[node.key].at if node.key in self._heard else 0.0
         try:
-            status = await self.asking.status(node, within_s=max(min(due, by) - now, 0.0), silent_s=silent_s)
+            status = await self.asking.status(
+                node,
+                cluster_id=self.held.cluster_id,
+                within_s=max(min(due, by) - now, 0.0),
+                silent_s=silent_s,
+            )
         except Ended as lost:
             if lost.cause is Cause.HEAD_LOST:
                 self._hear(node)  # of a silent head's nodes nothing is known: they are silent from when it answers

@@ -56,6 +56,14 @@ def test_an_attempt_ends_15_s_after_its_first_loss_however_many_follow(
     assert gang.detail()["node"] in ({"host-1", "host-2"} if case == "two at once" else {"host-1"})
 
 
+@pytest.mark.parametrize("left_at_s", [5.0, 6.1, 6.95])
+def test_a_node_that_ray_says_has_left_is_not_waited_for(tmp_path: Path, left_at_s: float) -> None:
+    gang = Gang(tmp_path, torch(4), retries=1)
+    took_s = run(gang, (left_at_s, lambda gang, drive: gang.backend.nodes.pop("n1")))
+    assert took_s - left_at_s <= 5
+    assert (gang.journal.ends[0][0], gang.detail()["why"]) == (Cause.NODE_LOST, "it left the cluster")
+
+
 @pytest.mark.parametrize("cut_at_s", [5.0, 6.1, 6.95])
 def test_it_is_told_for_how_long_a_node_was_silent(tmp_path: Path, cut_at_s: float) -> None:
     gang = Gang(tmp_path, torch(3), retries=1)

@@ -14,7 +14,8 @@ setup-dev: .venv/.dev
 	    -r requirements-uv.txt
 
 .venv/.run: requirements.txt pyproject.toml requirements-uv.txt | .venv/bin/uv
-	test -e .venv/.dev || $(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.txt
+	$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python \
+	    $(if $(wildcard .venv/.dev),requirements-dev.txt,requirements.txt)
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python -e .
 	touch $@
 

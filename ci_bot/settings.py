@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 
 class SettingsError(Exception):
@@ -221,6 +222,15 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
+def _public_url(text: str) -> str:
+    """As browsers and GitHub write it: a host, and a port where it is not the scheme's own."""
+    url = urlsplit(_url(text))
+    if url.path or url.query or url.fragment or url.username:
+        raise ValueError(f"expected https:// and a host, with nothing behind it, got {text!r}")
+    port = "" if url.port == {"http": 80, "https": 443}.get(url.scheme) or not url.port else f":{url.port}"
+    return f"{url.scheme}://{url_host(url.hostname)}{port}" if url.hostname else ""
+
+
 def _database(text: str) -> str:
     if text and not re.match(r"(postgresql|postgres|sqlite)(\+\w+)?://", text):
         raise ValueError("expected postgresql://… or nothing")  # the text may hold a password
@@ -250,7 +260,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "STORAGE_DIR": _path,
     "MACHINES": _path,
     "RAY_ADDRESS": str,
-    "PUBLIC_URL": _url,
+    "PUBLIC_URL": _public_url,
     "HOST": _host,
     "PORT": _number(0),
     "ISOLATION": _one_of(*ISOLATIONS),

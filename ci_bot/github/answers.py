@@ -199,11 +199,12 @@ def pull(answer: Fields) -> Pull:
     )
 
 
-def role(answer: Fields) -> Role:
-    """GET /repos/{owner}/{repo}/collaborators/{username}/permission."""
+def role(answer: Fields) -> tuple[Role, int | None]:
+    """GET /repos/{owner}/{repo}/collaborators/{username}/permission: what, and the id of whoever has the name now."""
     # Not role_name: that may be a role of the organization's own making; `permission` is what it is based on.
     permission = answer.text("permission", "none")
-    return Role(permission) if permission in set(Role) else Role.NONE
+    whose = answer.child("user").number("id") if answer.has("user") else None
+    return Role(permission) if permission in set(Role) else Role.NONE, whose
 
 
 def check_run(answer: Fields) -> PostedCheckRun:

@@ -130,13 +130,17 @@ class RepositoryCalls:
         url = "/repos/{owner}/{repo}/commits/{sha}/pulls{?per_page}"
         return await self._session.list(access(repo), url, answers.pull, sha=sha, **names(repo))
 
-    async def permission(self, repo: Place, login: str) -> Role:
-        """What a person may do in the repository, asked now: names and old answers prove nothing."""
+    async def permission(self, repo: Place, login: str, user_id: int | None = None) -> Role:
+        """What a person may do in the repository, asked now: names and old answers prove nothing.
+
+        After a renaming another may have the login, who is not the one of that id.
+        """
         url = "/repos/{owner}/{repo}/collaborators/{login}/permission"
         try:
-            return await self._session.get(access(repo), url, answers.role, login=login, **names(repo))
+            role, whose = await self._session.get(access(repo), url, answers.role, login=login, **names(repo))
         except Gone:
             return Role.NONE
+        return role if user_id in {None, whose} else Role.NONE
 
     async def tarball(
         self, repo: Place, sha: str, destination: Path, max_bytes: int, *, timeout_s: float = TARBALL_TIMEOUT_S

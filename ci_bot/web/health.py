@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from ci_bot.store import deliveries, marks
 from ci_bot.store.counts import Counts, counts
+from ci_bot.web.rights import KeyHolder
 from ci_bot.web.room import Room, room_of
 
 DISK_FLOOR_BYTES = 512 << 20
@@ -56,16 +57,18 @@ def problem(room: Room) -> str:
 
 
 async def metrics(request: Request) -> Response:
-    """`/metrics`, in Prometheus' text format; with the bearer token METRICS_TOKEN, or a session of the dashboard.
+    """`/metrics`, in Prometheus' text format; with the bearer token METRICS_TOKEN, or a session that the key opened.
 
-    The contract says loopback or token. But experiments share the host's loopback, so an address proves nothing.
+    The contract says loopback or token. But experiments share the host's loopback, so an address proves nothing; and
+    anybody who has a GitHub account can log in.
     """
     room = room_of(request)
     token = room.settings.metrics_token
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")
     with_token = bool(token) and hmac.compare_digest(given.encode(), token.encode())
-    if not with_token and request.scope.get("viewer") is None:
-        words = "Set METRICS_TOKEN and send it as a bearer token, or open the dashboard first.\n"
+    if not with_token and not isinstance(request.scope.get("viewer"), KeyHolder):
+        or_else = "" if room.by_login else ", or open the dashboard first"
+        words = f"Set METRICS_TOKEN and send it as a bearer token{or_else}.\n"
         return PlainTextResponse(words, 401, {"WWW-Authenticate": "Bearer"})
 
     def look(connection: Connection) -> tuple[Counts, int, float | None]:

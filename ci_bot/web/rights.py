@@ -70,7 +70,9 @@ class Person:
     """Somebody who logged in with GitHub. The token never leaves this process."""
 
     id: str
+    user_id: int
     name: str
+    """The login, which another may have by now."""
     github: GitHub
     token: str = field(repr=False)
     expires_at: float
@@ -95,7 +97,7 @@ class Person:
 
     async def may_write(self, repository: Repository) -> bool:
         """What GitHub says to the App, now: an old answer proves nothing."""
-        role = await self.github.permission(repository, self.name)
+        role = await self.github.permission(repository, self.name, self.user_id)
         return role.can_write
 
 
@@ -107,6 +109,8 @@ class Sessions:
         self._secret = kept_secret(settings.data_dir, SESSION_SECRET)
         self._clock = clock
         self._people: dict[str, Person] = {}
+        self._closed: dict[str, float] = {}
+        """Sessions of the key that were ended, and when their cookies are worth nothing anyway."""
         secure = settings.public_url.startswith("https://")
         # Cookies know no ports: another Descent on this host must not take ours away.
         self.cookie = "__Host-descent" if secure else f"descent-{settings.port}"
@@ -125,13 +129,17 @@ class Sessions:
         now = self._clock()
         self._people = {id: one for id, one in self._people.items() if one.expires_at > now and not one.gone}
         lasts_s = min(token.expires_in_s or LOGIN_S, SESSION_S)
-        person = Person(secrets.token_urlsafe(16), user.login, github, token.value, now + lasts_s, self._clock)
+        session_id = secrets.token_urlsafe(16)
+        person = Person(session_id, user.id, user.login, github, token.value, now + lasts_s, self._clock)
         self._people[person.id] = person
         return self.sealed("session", {"id": person.id})
 
     def log_out(self, viewer: Viewer) -> None:
-        """Forget somebody's token."""
+        """Forget somebody's token, and take their cookie no more."""
+        now = self._clock()
         self._people.pop(viewer.id, None)
+        self._closed = {id: until for id, until in self._closed.items() if until > now}
+        self._closed[viewer.id] = now + SESSION_S
 
     def viewer(self, cookie: str | None, *, key_is_enough: bool) -> Viewer | None:
         """Who comes with this cookie.
@@ -142,7 +150,7 @@ class Sessions:
         """
         content = self.unsealed("session", cookie or "", SESSION_S)
         session_id = (content or {}).get("id", "")
-        if not content or not session_id:
+        if not content or not session_id or session_id in self._closed:
             return None
         if "key" in content:
             # A new key closes what was opened with the old one.

@@ -76,13 +76,14 @@ class Cell:
 class Expected:
     """What may come of a cell: `ends`, and `causes` of attempts that were not the last.
 
-    `retries` is how many of the infrastructure budget must have been used at least.
+    `retries` is how many of the infrastructure budget must have been used at least, `most` at most.
     """
 
     ends: frozenset[State]
     causes: frozenset[Cause] = frozenset()
     final: frozenset[Cause] = frozenset({Cause.SUCCEEDED})
     retries: int = 0
+    most: float = math.inf
 
 
 def expected(fault: Fault, struck_in: State, away_s: float = math.inf) -> Expected:
@@ -114,7 +115,7 @@ def expected(fault: Fault, struck_in: State, away_s: float = math.inf) -> Expect
         case Fault.WORKER:
             return Expected(stopped)
         case Fault.AGENT:
-            return Expected(stopped, _HOST_GONE)
+            return Expected(stopped, _HOST_GONE, most=0 if running else math.inf)
         case Fault.RAYLET | Fault.LINK:
             return Expected(stopped, _HOST_GONE, retries=int(running and away_s > SURELY_LOST_S))
 

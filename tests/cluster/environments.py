@@ -21,6 +21,7 @@ PYTHON = "/usr/bin/python3"
 """Below /usr, which every sandbox sees too."""
 REQUIREMENTS: Mapping[str, tuple[str, ...]] = {
     "tensorflow": ("tensorflow==2.21.0",),
+    "gradient": ("gradient-utils==0.5.0",),
     "torch": ("torch==2.13.0", "numpy"),
     "jax": ("jax==0.10.2", "numpy"),
     "openmpi4": ("mpi4py==4.1.2", "numpy"),  # with Debian's openmpi-bin

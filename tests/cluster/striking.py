@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from ci_bot.records import Experiment, Transition
 from ci_bot.store.tables import delivery
+from launcher.asking import NODE_LOST_S
 from launcher.experiment import HeldNode
 from launcher.state import TERMINAL, Cause, State
 from tests.cluster.cells import Cell, Expected, Fault, expected, place
@@ -33,6 +34,8 @@ TRIES = 10
 LASTS_S = {State.PROVISIONING: 0.5, State.RUNNING: 1.5}
 """What passes in a state at most before it is struck there; the others are over by then."""
 MENDED_S = (1.0, 40.0)
+NOTICED_S = NODE_LOST_S + 5.0
+"""How soon the loss of a node ends an attempt that runs, the time included that a machine of two cores adds."""
 OF_COMMANDS = frozenset({Fault.RANK, Fault.GUARDIAN, Fault.MPIRUN, Fault.DAEMON})
 """Their victims are there a while after RUNNING began."""
 OF_HOSTS = frozenset({Fault.AGENT, Fault.RAYLET, Fault.LINK})
@@ -50,7 +53,10 @@ class Strike:
     token: str = ""
     struck_in: State | None = None
     struck: str = ""
+    struck_at: float = 0.0
     victim: Victim | None = None
+    host: str = ""
+    """Whose host was struck, where one was."""
     away_s: float = 0.0
     needed: bool = False
     mended_at: float = 0.0
@@ -136,13 +142,14 @@ class Strike:
             self.struck_in = self.experiment.state
         if self.struck_in is not self.cell.state:
             return
+        self.struck_at = time.time()
         match fault:
             case Fault.CANCEL:
                 self._cancel()
             case Fault.LINK:
                 host = self._host()
                 self.ground.hosts.link_down(host)
-                self.struck = f"cable of {host.name}"
+                self.struck, self.host = f"cable of {host.name}", host.name
             case Fault.WORKER:
                 pid = stack.worker()
                 assert pid is not None
@@ -154,7 +161,7 @@ class Strike:
                 found = self._victims()
                 self.victim = self.dice.choice(found) if found else None
                 if self.victim and self.victim.kill():
-                    self.struck = self.victim.words
+                    self.struck, self.host = self.victim.words, self.victim.host
         if self.struck and fault in {Fault.LINK, Fault.RAYLET}:
             self.away_s = self.dice.uniform(*MENDED_S)
             self.mended_at = time.monotonic() + self.away_s
@@ -237,7 +244,7 @@ class Strike:
             yield f"is {experiment.state}: {experiment.detail}"
         if len(runs) != 1 or runs[-1]["conclusion"] != self._conclusion(experiment):
             yield f"{len(runs)} check runs, {runs[-1]['conclusion']} for {experiment.state}"
-        if progress.infrastructure_retries_used < wanted.retries:
+        if not wanted.retries <= progress.infrastructure_retries_used <= wanted.most:
             yield f"used {progress.infrastructure_retries_used} retries"
 
     def _conclusion(self, experiment: Experiment) -> str | None:
@@ -252,15 +259,17 @@ class Strike:
         yield from (f"an attempt ended by {c}" for c in causes[:-1] if c not in wanted.causes | wanted.final)
 
     def _of_names(self, experiment: Experiment) -> Iterator[str]:
-        """Who is named as the first cause, where that is certain."""
-        if self.victim is None or self.struck_in is not State.RUNNING:
+        """Who is named as the first cause, and how soon, where that is certain."""
+        if not self.host or self.struck_in is not State.RUNNING:
             return
         ended = next(t for t in self._timeline() if t.state is State.NETWORK_TEARDOWN)
-        if self.cell.fault in {Fault.GUARDIAN, Fault.RAYLET}:
+        if self.cell.fault in {Fault.GUARDIAN, Fault.RAYLET, Fault.LINK}:
             lost = ended.cause is not Cause.SUCCEEDED  # where nobody decides, the others may have come to their end
-            if lost and not ended.reason.startswith(f"Node {self.victim.host}"):
-                yield f"{self.victim.host} was struck, and it says: {ended.reason}"
-        elif self.cell.fault in {Fault.RANK, Fault.MPIRUN, Fault.DAEMON}:
+            if lost and not ended.reason.startswith(f"Node {self.host}"):
+                yield f"{self.host} was struck, and it says: {ended.reason}"
+            if ended.at - self.struck_at > NOTICED_S:
+                yield f"noticed after {ended.at - self.struck_at:.1f} s"
+        elif self.victim and self.cell.fault in {Fault.RANK, Fault.MPIRUN, Fault.DAEMON}:
             # What becomes of a rank of MPI, the mpirun tells by its own end.
             tells = self.row.mpi and self.cell.fault is not Fault.DAEMON
             node = next(each for each in self._nodes() if each.decides) if tells else self.victim.node

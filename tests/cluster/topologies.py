@@ -125,8 +125,12 @@ def trainings() -> tuple[Training, ...]:
     torch = {"command": "torchrun --nproc-per-node 2 torch_gloo.py", "count": 2, "machine-type": "whole"}
     jax = {"command": "python jax_two.py", "count": 2, "machine-type": "whole"}
     grpc = groups("multi-grpc", "tensorflow", worker=three, **{"parameter-server": server})
+    published = {"command": "python gradient_config.py", "count": 2, "machine-type": "half"}
+    servers = {"parameter-server": {**published, "count": 1}}
+    original = groups("multi-grpc", "gradient", worker=published, **servers)
     return (
         Training("tensorflow", "multi-grpc", grpc, ("tensorflow_ps.py",), "chief: trained"),
+        Training("gradient-utils", "multi-grpc", original, ("gradient_config.py",), "decoded by master 0"),
         Training("torch", "multi-torch", groups("multi-torch", "torch", worker=torch), ("torch_gloo.py",), "trained"),
         Training("jax", "multi-torch", groups("multi-torch", "jax", worker=jax), ("jax_two.py",), "trained"),
         *(_mpi_training(name, environment) for name in ("allreduce", "train") for environment in _MPIS),

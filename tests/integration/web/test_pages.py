@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
+from ci_bot.github.answers import User, UserToken
 from ci_bot.store import begin, check_runs, experiments
 from launcher.experiment import HeldNode
 from launcher.state import Cause, Progress, Signal
 from tests.integration.store.values import check_run
-from tests.integration.web.conftest import BORN, RUNNING, Site
+from tests.integration.web.conftest import APP, BORN, RUNNING, Site
 
 
 def test_the_list_shows_the_newest_first_by_state_and_repository(site: Site) -> None:
@@ -180,6 +181,16 @@ def test_metrics_count_for_a_session_or_the_token(serve: Callable[..., Site]) ->
         assert f"\ndescent_{name} " in text
     with site.opened() as client:
         assert client.get("/metrics").status_code == 200
+
+
+def test_who_logged_in_with_github_needs_the_token_for_metrics(serve: Callable[..., Site]) -> None:
+    site = serve(environment_credentials=APP, public_url="http://127.0.0.1:PORT", metrics_token="let-me-count")
+    sessions = site.room.sessions
+    cookie = sessions.log_in(User(1, "mona"), UserToken("token"), site.room.github())
+    with site.client(cookies={sessions.cookie: cookie}) as client:
+        assert client.get("/").status_code == 200
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/metrics", headers={"Authorization": "Bearer let-me-count"}).status_code == 200
 
 
 def test_the_list_and_the_page_tell_the_same_time_that_it_ran(site: Site) -> None:

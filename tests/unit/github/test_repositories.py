@@ -206,6 +206,12 @@ def test_only_writers_may_act(fake: FakeGitHub, answer: Any, role: Role, can_wri
     assert (found, found.can_write) == (role, can_write)
 
 
+def test_who_took_a_login_over_has_nothing_of_its_former_owners_rights(fake: FakeGitHub) -> None:
+    fake.on("GET", f"{PATH}/collaborators/mona/permission", ok({"permission": "write", "user": {"id": 7}}))
+    assert call(fake, lambda github: github.permission(REPO, "mona", 7)) is Role.WRITE
+    assert call(fake, lambda github: github.permission(REPO, "mona", 6)) is Role.NONE
+
+
 def test_strangers_may_nothing_and_a_refusal_is_no_permission(fake: FakeGitHub) -> None:
     assert call(fake, lambda github: github.permission(REPO, "nobody")) is Role.NONE
     fake.on("GET", f"{PATH}/collaborators/mona/permission", said(403, "Must have push access"))

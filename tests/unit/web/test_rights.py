@@ -41,8 +41,8 @@ class People:
             raise Unauthorized("no")
         return token in self.readers
 
-    async def permission(self, repository: Any, login: str) -> Role:
-        return self.roles.get(login, Role.NONE)
+    async def permission(self, repository: Any, login: str, user_id: int) -> Role:
+        return self.roles.get(login, Role.NONE) if user_id == 1 else Role.NONE
 
 
 @pytest.fixture
@@ -80,6 +80,15 @@ def test_a_new_key_closes_the_sessions_of_the_old_one(sessions: Sessions, tmp_pa
     assert Sessions(Settings(data_dir=tmp_path), clock).viewer(cookie, key_is_enough=True) is not None
     (tmp_path / "key").write_text("another")
     assert Sessions(Settings(data_dir=tmp_path), clock).viewer(cookie, key_is_enough=True) is None
+
+
+def test_a_session_of_the_key_ends_with_log_out_whoever_kept_its_cookie(sessions: Sessions) -> None:
+    cookie, another = sessions.open_with_key(), sessions.open_with_key()
+    holder = sessions.viewer(cookie, key_is_enough=True)
+    assert holder is not None
+    sessions.log_out(holder)
+    assert sessions.viewer(cookie, key_is_enough=True) is None
+    assert sessions.viewer(another, key_is_enough=True) is not None
 
 
 def test_what_is_sealed_for_one_purpose_is_no_session(sessions: Sessions) -> None:

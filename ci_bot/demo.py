@@ -23,10 +23,10 @@ from ci_bot.store import experiments
 from ci_bot.store.engine import open_engine, reading
 from ci_bot.up import Up, free_port
 from ci_bot.web.key import invitation
-from launcher.experiment import Topology
 from launcher.ray_head import HeadOptions
 from launcher.sandbox import probe
 from launcher.state import TERMINAL, State
+from launcher.topology import SHAPES
 
 REPOSITORY = "demo/digits"
 LIMIT_S = 900.0
@@ -42,7 +42,7 @@ class Interrupted(Exception):
 class Demo:
     """One demonstration, in a directory that goes away with it."""
 
-    topology: Topology
+    topology: str
     stay: bool
     environ: Mapping[str, str]
 
@@ -81,7 +81,7 @@ class Demo:
         clone = root / "digits"
         sha = push_sample(self.topology, clone_url, clone)
         say(f"Pushed {sha[:7]} with git push.")
-        say(f"  commit      {control.url}/{REPOSITORY}/commit/{sha}")
+        say(f"  commit      {control.opened(f'/{REPOSITORY}/commit/{sha}')}")
         ended = follow(up, control, sha)
         if self.stay:
             say(f"\nEverything stays up. Change something in {clone}, commit, `git push`, and watch. Ctrl-C ends it.")
@@ -148,14 +148,14 @@ def set_up(control: Control, port: int, environ: Mapping[str, str], root: Path) 
     return str(clone_url), environment
 
 
-def head_options(topology: Topology) -> HeadOptions:
+def head_options(topology: str) -> HeadOptions:
     """The local Ray head: with a processor for every node of a sample, however few there are."""
-    return HeadOptions() if topology is Topology.SINGLE else HeadOptions(num_cpus=MOST_NODES)
+    return HeadOptions() if SHAPES[topology].one_node else HeadOptions(num_cpus=MOST_NODES)
 
 
-def push_sample(topology: Topology, clone_url: str, clone: Path) -> str:
+def push_sample(topology: str, clone_url: str, clone: Path) -> str:
     """Create the sample repository's first commit and push it; gives its SHA."""
-    with as_file(files("ci_bot") / "sample" / topology.value) as sample:
+    with as_file(files("ci_bot") / "sample" / topology) as sample:
         shutil.copytree(sample, clone)
 
     def git(*arguments: str) -> str:

@@ -64,7 +64,7 @@ TABLE: tuple[Setting, ...] = (
     Setting("REQUIRE_CONTAINER", "false", "", "Refuse experiments whose `container` can't be used."),
     Setting("LOG_MAX_BYTES", "1073741824", "bytes", "How much of an attempt's output is kept; then its middle is cut."),
     Setting("LOG_LEVEL", "info", "", "`debug`, `info`, `warning` or `error`."),
-    Setting("METRICS_TOKEN", "", "", "Bearer token for `/metrics`; without it, a dashboard session is wanted."),
+    Setting("METRICS_TOKEN", "", "", "Bearer token for `/metrics`; without it, a session of the key is wanted."),
 )
 
 ISOLATIONS = ("auto", "bubblewrap", "none")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
+from ci_bot.local_github.page_key import page_key
 from ci_bot.local_github.server import create_app
 from ci_bot.local_github.serving import config
 
@@ -31,7 +32,7 @@ def main() -> None:
         server = Announcing(config(create_app(wanted.root, url=url, control_token=token)))
         server.words = {"url": url, "api_url": f"{url}/api/v3", "port": port}
         if wanted.control_token_file is None:
-            server.words["control_token"] = token
+            server.words |= {"control_token": token, "opened": f"{url}/?key={page_key(token)}"}
         asyncio.run(server.serve(sockets=[listening]))
 
 

@@ -8,6 +8,7 @@ from ci_bot.local_github.shapes import moment
 from ci_bot.local_github.state import Json
 
 LONGEST_TEXT = 65535
+"""In bytes of UTF-8."""
 MOST_ANNOTATIONS = 50
 MOST_ACTIONS = 3
 LONGEST_MESSAGE_BYTES = 64 * 1024
@@ -106,8 +107,9 @@ def _output(output: Any, required: tuple[str, ...]) -> None:
     types = {"title": str, "summary": str, "text": str, "annotations": list, "images": list}
     _typed("properties/output", output, types, required)
     for key in ("summary", "text"):
-        if len(output.get(key, "")) > LONGEST_TEXT:
-            why = f"Only {LONGEST_TEXT} characters are allowed; {len(output[key])} were supplied."
+        size_bytes = len(output.get(key, "").encode())
+        if size_bytes > LONGEST_TEXT:
+            why = f"{key.capitalize()} exceeds a maximum bytesize of {LONGEST_TEXT}; {size_bytes} were supplied."
             raise Refusal(422, f"Invalid request.\n\n{why}")
     annotations = output.get("annotations", [])
     if len(annotations) > MOST_ANNOTATIONS:

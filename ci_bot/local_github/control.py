@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import httpx2 as httpx
 
+from ci_bot.local_github.page_key import page_key
+
 Json = dict[str, Any]
 PERMISSIONS = {
     "checks": "write",
@@ -32,6 +34,7 @@ class Control:
         """Reach it under the address and with the token that it printed or wrote."""
         self.url = url.rstrip("/")
         self.api_url = f"{self.url}/api/v3"
+        self._page_key = page_key(token)
         headers = {"Authorization": f"Bearer {token}"}
         self._client = httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
 
@@ -46,6 +49,10 @@ class Control:
     def close(self) -> None:
         """Close its connections."""
         self._client.close()
+
+    def opened(self, path: str) -> str:
+        """The address of a page that lets a browser sign in from then on."""
+        return f"{self.url}{path}{'&' if '?' in path else '?'}key={self._page_key}"
 
     def _do(self, command: str, **said: Any) -> Json:
         done: Json = self._read(self._client.post(f"/_local/{command}", json=said))

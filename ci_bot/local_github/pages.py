@@ -12,7 +12,17 @@ from starlette.routing import Route
 from ci_bot.local_github import app_pages, checks, commands, git, pulls
 from ci_bot.local_github.calls import Refusal, not_found
 from ci_bot.local_github.hub import Hub
-from ci_bot.local_github.session import TEMPLATES, form_of, local_path, must_sign_in, page, sign_in, signed_in
+from ci_bot.local_github.session import (
+    TEMPLATES,
+    form_of,
+    has_key,
+    local_path,
+    must_sign_in,
+    page,
+    sign_in,
+    signed_in,
+    take_key,
+)
 from ci_bot.local_github.state import CheckRun, Json, Repository
 
 Page = Callable[[Hub, Request], Awaitable[Response]]
@@ -38,7 +48,7 @@ def guarded(hub: Hub, serve: Page) -> Callable[[Request], Awaitable[Response]]:
     @functools.wraps(serve)
     async def endpoint(request: Request) -> Response:
         try:
-            return await serve(hub, request)
+            return take_key(hub, request) or await serve(hub, request)
         except Refusal as refusal:
             values = {"status": refusal.status, "message": refusal.message, "errors": refusal.errors or []}
             return page(hub, request, "refusal.html", values, status=refusal.status)
@@ -222,6 +232,8 @@ async def _press(hub: Hub, request: Request) -> Response:
 
 
 async def _login(hub: Hub, request: Request) -> Response:
+    if not has_key(hub, request):
+        raise Refusal(403, "Whoever signs in needs the key: open the address that this server was started with.")
     back = local_path(request.query_params.get("return_to"))
     if request.method == "GET":
         return page(hub, request, "login.html", {"return_to": back})

@@ -16,9 +16,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from ci_bot.local_github.calls import Refusal
 from ci_bot.local_github.hub import Hub
 from ci_bot.local_github.markdown import render as render_markdown
+from ci_bot.local_github.page_key import page_key
 from ci_bot.local_github.state import World
 
 COOKIE = "local_github_user"
+KEY_COOKIE = "local_github_key"
 TEMPLATES = Path(__file__).with_name("templates")
 _POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'"
 
@@ -53,6 +55,29 @@ def sign_in(hub: Hub, response: Response, login: str) -> Response:
     value = f"{login}.{_mark(hub.world, 'session', login)}"
     response.set_cookie(COOKIE, value, httponly=True, samesite="lax")
     return response
+
+
+def take_key(hub: Hub, request: Request) -> Response | None:
+    """Where an address has the key, it goes into a cookie and out of the address.
+
+    Raises:
+        Refusal: 403 where it is another key.
+    """
+    given = request.query_params.get("key")
+    if given is None or request.method != "GET":
+        return None
+    if not hmac.compare_digest(given.encode(), page_key(hub.control_token).encode()):
+        raise Refusal(403, "This is not the key of this server. Open the address that it was started with.")
+    rest = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "key"])
+    answer = RedirectResponse(local_path(request.url.path + (f"?{rest}" if rest else "")), 303)
+    answer.set_cookie(KEY_COOKIE, given, httponly=True, samesite="lax")
+    return answer
+
+
+def has_key(hub: Hub, request: Request) -> bool:
+    """Whether this browser was opened with the key."""
+    given = request.cookies.get(KEY_COOKIE, "")
+    return hmac.compare_digest(given.encode(), page_key(hub.control_token).encode())
 
 
 def must_sign_in(request: Request) -> Response:

@@ -17,6 +17,7 @@ from ci_bot.local_github.faults import Faults, Rule
 from ci_bot.local_github.state import App, Delivery, Installation, Json, Repository, World
 
 DELIVERY_TIMEOUT_S = 10.0
+LARGEST_PAYLOAD = 25 * 2**20
 Task = asyncio.Task[None]
 # https://docs.github.com/webhooks/webhook-events-and-payloads: what an App must be allowed to read for an event
 _NEEDS = {
@@ -86,6 +87,8 @@ def dispatch(world: World, app: App, event: str, payload: Json) -> None:
     if app.webhook_url is None:
         return
     body = json.dumps(payload, separators=(",", ":")).encode()
+    if len(body) > LARGEST_PAYLOAD:
+        return  # GitHub sends none so large, and says nothing of it
     action = payload.get("action")
     guid = str(uuid.uuid4())
     headers = {

@@ -32,7 +32,7 @@ def test_a_commits_page_follows_its_check_runs_and_its_buttons_work(place: Place
     details = "<details><summary>All of it</summary>\n\ninside\n\n</details>"
     button = {"label": "Cancel", "description": "Stop it", "identifier": "cancel"}
     run = place.check_run(sha, actions=[button], output={"title": "Pending", "summary": details})
-    page.goto(f"{place.server.url}/login?return_to=/{place.full_name}/commit/{sha}")
+    page.goto(place.control.opened(f"/login?return_to=/{place.full_name}/commit/{sha}"))
     page.get_by_role("button", name=place.owner, exact=True).click()
     page.get_by_text("Pending").wait_for()
     page.get_by_text("All of it").click()

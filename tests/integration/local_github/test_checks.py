@@ -25,6 +25,7 @@ def note(line: int = 1, **more: Any) -> dict[str, Any]:
         ({"output": {"title": "t"}}, 'summary" wasn'),
         ({"output": {**OUTPUT, "summary": "x" * 65536}}, "65535"),
         ({"output": {**OUTPUT, "text": "x" * 65536}}, "65535"),
+        ({"output": {**OUTPUT, "text": "é" * 32768}}, "65535"),
         ({"output": {**OUTPUT, "annotations": [note()] * 51}}, "No more than 50"),
         ({"output": {**OUTPUT, "annotations": [note(annotation_level="error")]}}, "not a member"),
         ({"output": {**OUTPUT, "annotations": [note(title="x" * 256)]}}, "too_long"),
@@ -52,7 +53,7 @@ def test_github_refuses(shared: Place, wrong: dict[str, Any], words: str) -> Non
 
 def test_the_limits_themselves_are_allowed(shared: Place) -> None:
     action = {"label": "l" * 20, "description": "d" * 40, "identifier": "i" * 20}
-    output = {"title": "t", "summary": "x" * 65535, "text": "é" * 65535, "annotations": [note()] * 50}
+    output = {"title": "t", "summary": "x" * 65535, "text": "é" * 32767, "annotations": [note()] * 50}
     run = shared.check_run(shared.head, "brim", output=output, actions=[action] * 3)
     assert run["output"]["annotations_count"] == 50
 

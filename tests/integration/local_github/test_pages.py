@@ -16,8 +16,9 @@ BUTTON = {"label": "Cancel", "description": "Stop it", "identifier": "cancel"}
 class Browser:
     """Goes from page to page with cookies, and fills in the forms that it finds."""
 
-    def __init__(self, url: str) -> None:
-        self.client = httpx.Client(base_url=url, trust_env=False, follow_redirects=False)
+    def __init__(self, server: Server) -> None:
+        self.opened = server.control.opened("/")
+        self.client = httpx.Client(base_url=server.url, trust_env=False, follow_redirects=False)
 
     def get(self, path: str) -> httpx.Response:
         return self.client.get(path)
@@ -36,13 +37,14 @@ class Browser:
         return self.client.post(form[0], data={**form[1], **values})
 
     def sign_in(self, login: str) -> None:
+        assert self.get(self.opened).status_code == 303
         answer = self.send(self.forms(self.get("/login"))[0], login=login)
         assert answer.status_code == 303, answer.text
 
 
 @pytest.fixture
 def browser(server: Server) -> Iterator[Browser]:
-    made = Browser(server.url)
+    made = Browser(server)
     with made.client:
         yield made
 
@@ -159,8 +161,19 @@ def test_the_control_api_and_the_hooks_want_their_own_tokens(server: Server) -> 
     assert posted.status_code == 401
 
 
+def test_nobody_signs_in_without_the_key(shared: Place, browser: Browser) -> None:
+    form = {"login": shared.owner, "return_to": "/"}
+    assert browser.get("/login").status_code == 403
+    assert browser.get("/?key=" + "0" * 32).status_code == 403
+    assert browser.client.post("/login", data=form).status_code == 403
+    answer = browser.get(f"{browser.opened}&then=1")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/?then=1")
+    assert shared.owner in browser.get("/login").text
+
+
 @pytest.mark.parametrize("address", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x"])
 def test_signing_in_leads_only_to_this_server(shared: Place, browser: Browser, address: str) -> None:
+    browser.get(browser.opened)
     form = browser.forms(browser.get(f"/login?return_to={address}"))[0]
     assert browser.send(form, login=shared.owner, return_to=address).headers["location"] == "/"
     forged: dict[str, Any] = {"login": shared.owner, "return_to": "/"}

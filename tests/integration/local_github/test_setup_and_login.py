@@ -18,7 +18,7 @@ CALLBACK = "http://127.0.0.1:8000/login/callback"
 
 @pytest.fixture
 def browser(shared: Place, server: Server) -> Iterator[Browser]:
-    made = Browser(server.url)
+    made = Browser(server)
     with made.client:
         made.sign_in(shared.owner)
         yield made
@@ -199,8 +199,9 @@ def test_only_registered_addresses_and_s256_are_taken(shared: Place, browser: Br
 
 
 def test_who_is_not_signed_in_is_asked_first_and_comes_back(shared: Place, app: dict[str, Any]) -> None:
-    stranger = Browser(shared.server.url)
+    stranger = Browser(shared.server)
     with stranger.client:
+        stranger.get(stranger.opened)
         asked = login_page(shared, stranger, app, redirect_uri=CALLBACK)
         page = stranger.get(asked.headers["location"])
         back = stranger.send(stranger.forms(page)[0], login=shared.owner)

@@ -221,6 +221,7 @@ def test_set_up_makes_the_app_once_and_closes(
     serve: Callable[..., Site], github: Control, page: Any, expect: Any
 ) -> None:
     site = serve(github_url=github.url, github_api_url=github.api_url)
+    page.goto(github.opened("/"))
     page.goto(f"{site.url}/setup?key={site.key}")
     page.get_by_label("Name").fill("Descent of a test")
     page.get_by_role("button", name="Continue").click()
@@ -260,6 +261,7 @@ def test_people_log_in_and_see_and_do_what_github_lets_them(
     number = repository_of(site, installed["id"])
     hidden = site.experiment(repository_id=99, full_name="octo/hidden", head_sha="d" * 40, title="Nobody sees this")
 
+    page.goto(github.opened("/"))
     page.goto(f"{site.url}/experiments/{number}")
     page.get_by_role("button", name="guest", exact=True).click()
     page.get_by_role("button", name="Authorize Login").click()

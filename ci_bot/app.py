@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from ci_bot.exposed import require_hidden
 from ci_bot.github.client import GitHub
 from ci_bot.settings import AppCredentials, Settings, SettingsError
 from ci_bot.store.engine import migrate, open_engine
@@ -77,7 +78,12 @@ def cluster(settings: Settings, environ: Mapping[str, str]) -> Connection | None
 
 
 async def work(settings: Settings, environ: Mapping[str, str]) -> int:
-    """Run the worker until a signal: SIGTERM lets go of what runs, SIGINT puts it back into the queue."""
+    """Run the worker until a signal: SIGTERM lets go of what runs, SIGINT puts it back into the queue.
+
+    Raises:
+        SettingsError: commands could read what is ours, or MACHINES can't be used.
+    """
+    require_hidden(settings, environ)
     signals = Signals.of_this_process()
     engine = open_engine(settings.store_url)
     await asyncio.to_thread(migrate, engine)

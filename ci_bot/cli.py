@@ -1,6 +1,9 @@
 """The command line: `descent demo | up | web | worker | run | check | cancel | doctor`."""
 
+import errno
+import io
 import os
+import stat
 import sys
 import time
 from importlib.metadata import version
@@ -73,9 +76,8 @@ def demo(
 ) -> None:
     """Run everything once without any account: a local GitHub, the App, a local Ray head, a real push."""
     from ci_bot.demo import Demo
-    from launcher.experiment import Topology
 
-    raise typer.Exit(Demo(Topology(topology), stay=stay, environ=os.environ).run())
+    raise typer.Exit(Demo(topology, stay=stay, environ=os.environ).run())
 
 
 @app.command()
@@ -138,23 +140,40 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="One object a line.")] = False,
 ) -> None:
     """Read configuration files and report every problem, with its line."""
-    from ci_bot.config import SEARCH_ORDER, parse
+    from ci_bot.config import SEARCH_ORDER
     from ci_bot.config import check as checking
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a message quotes what a terminal may not know
     found = files or [Path(name) for name in SEARCH_ORDER if Path(name).is_file()][:1]
     if not found:
         raise typer.Exit(refuse(f"No configuration file here; expected one of {', '.join(SEARCH_ORDER)}"))
     ok = True
     for path in found:
         try:
-            source = path.read_bytes()
+            source = _content(path)
         except OSError as error:
             raise typer.Exit(refuse(f"{path} can't be read: {error.strerror}")) from None
-        parsed = parse(source, path=str(path), repository_name=path.absolute().parent.name, read_params=None)
+        parsed = checking.check_file(Path(os.path.abspath(path)), source)
         ok &= parsed.ok
         said = [checking.json_line(parsed, str(path))] if as_json else checking.lines(parsed, str(path))
         print("\n".join(said))
     raise typer.Exit(0 if ok else FAILED)
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds, or of one that is too large just enough for the parser to say so.
+
+    Raises:
+        OSError: it can't be read, or is no file; a device or a pipe may have no end.
+    """
+    from ci_bot.config import MAX_BYTES
+
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a folder" if stat.S_ISDIR(mode) else "it is no regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
 
 
 @app.command()

@@ -9,6 +9,9 @@ from launcher.experiment import HeldNode as HeldNode
 from launcher.experiment import Specification, Value
 from launcher.state import Cause, Progress, State
 
+DESCENT = "descent[app]"
+"""Who wishes that an experiment be cancelled when its last claim ends. No login: in one, brackets hold "bot" alone."""
+
 
 class ClaimKind(StrEnum):
     """What can want an experiment."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from ci_bot.exposed import require_hidden
 from ci_bot.services import Service, end, identity, is_alive
 from ci_bot.settings import Settings, url_host
 from launcher import node, ray_head
@@ -91,7 +92,9 @@ class Up:
             AlreadyUp: another `up` serves this directory.
             NotIsolated: the local node could not enclose what it runs.
             PortTaken: web could not listen.
+            SettingsError: commands could read what is ours.
         """
+        require_hidden(self.settings, self.environment)
         self.settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._take_lock()
         try:

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from launcher.node_types import (
     Artifact,
     Clean,
+    Document,
     Extracted,
     LogChunk,
     NodeFacts,
@@ -138,8 +139,8 @@ class AgentClient(Protocol):
     async def reserve_ports(self, key: str, names: Sequence[str]) -> dict[str, int]:
         """A port of the node for each name, the attempt's until it is cleared."""
 
-    async def connect(self, key: str, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
-        """Which peers the node can't reach, and why."""
+    async def connect(self, key: str, document: Document, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
+        """Have the node keep its network document, and tell which peers it can't reach, and why."""
 
     async def start(self, key: str, order: StartOrder) -> None:
         """Start an attempt's command."""

@@ -14,7 +14,7 @@ from launcher.experiment import Held, HeldNode, NodeState
 from launcher.gang import Gang
 from launcher.keep import Keep
 from launcher.log_copy import LogCopy
-from launcher.network_setup import NetworkSetup
+from launcher.network_setup import NetworkSetup, is_gang
 from launcher.node_types import NodeError
 from launcher.state import HOLDING, Cause, Progress, Signal, State
 from launcher.teardown import TEARDOWN_S, Kept, Teardown
@@ -199,8 +199,8 @@ class Drive:
         return Signal.NODES_REPORTED
 
     async def _start(self) -> Signal:
-        """Connect the nodes, once: whatever listens on their ports later is the commands' own; then start."""
-        if len(self.held.nodes) > 1 and not self.held.connected:
+        """Tell the nodes of each other and connect them, once, since some may have begun after that; then start."""
+        if is_gang(self.held) and not self.held.connected:
             await self._asking.while_reserved(self.held, self._network.connect(self.held))
             self.held = replace(self.held, connected=True)
             await self._hold()

@@ -13,15 +13,6 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Topology(StrEnum):
-    """The shape of an experiment, in the words of the configuration file (version 1 `type`)."""
-
-    SINGLE = "single"
-    MULTI_GRPC = "multi-grpc"
-    MULTI_MPI = "multi-mpi"
-    MULTI_TORCH = "multi-torch"
-
-
 class Role(StrEnum):
     """What the nodes of a group do."""
 
@@ -50,11 +41,12 @@ class NodeGroup(Value):
 class Specification(Value):
     """All that the launcher needs to know of an experiment, as the configuration file describes it.
 
-    `workdir` and `artifacts` are paths inside the sandbox, as written; `timeout_s` is RUNNING time of one attempt.
+    `topology` is one of the names in `launcher.topology.SHAPES`. `workdir` and `artifacts` are paths inside the
+    sandbox, as written; `timeout_s` is RUNNING time of one attempt.
     """
 
     name: str
-    topology: Topology
+    topology: str
     groups: tuple[NodeGroup, ...]
     env: dict[str, str] = Field(default_factory=dict)
     ports: tuple[int, ...] = ()
@@ -122,7 +114,8 @@ class HeldNode:
 class Held:
     """What an attempt holds, enough to find it again after any crash: the placement group by name, its nodes by rank.
 
-    `connected` is set once every node has reached every other: it is not asked again when commands may have begun.
+    `connected` is set once every node has its network document and has reached every other: neither is done again when
+    commands may have begun.
     """
 
     group: str = ""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from signal import Signals
 from typing import Any
 
 from launcher.attempt import Ended
@@ -18,6 +19,8 @@ _NOTICED_S = 0.25
 """How late it may be noticed that an mpirun has gone."""
 _IN_CONSEQUENCE = frozenset({"SIGABRT", "SIGTERM", "SIGHUP", "SIGPIPE", "SIGINT"})
 """How a command ends itself, or is ended by its own launcher, when its peers have gone."""
+_SHELLS_SIGNAL = 128
+"""What a shell adds to the number of the signal that killed what it ran, and exits with."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,18 @@ def first_of(ends: Sequence[NodeEnd]) -> NodeEnd:
 
 def _in_consequence(end: Ended) -> bool:
     """It may be what another's end has made of a command."""
-    killed = end.cause is Cause.COMMAND_KILLED and end.detail.get("signal") in _IN_CONSEQUENCE
-    return killed or end.cause is Cause.COMMAND_EXITED
+    if end.cause is Cause.COMMAND_EXITED:
+        signal = _signal_of(end.detail.get("exit_code") or 0)
+        return signal is None or signal in _IN_CONSEQUENCE
+    return end.cause is Cause.COMMAND_KILLED and end.detail.get("signal") in _IN_CONSEQUENCE
+
+
+def _signal_of(exit_code: int) -> str | None:
+    """The signal that a shell tells of what it ran by its own exit code, if it does."""
+    try:
+        return Signals(exit_code - _SHELLS_SIGNAL).name
+    except ValueError:
+        return None
 
 
 def won(ends: Sequence[NodeEnd], nodes: Sequence[HeldNode]) -> NodeEnd | None:
@@ -82,14 +95,27 @@ def won(ends: Sequence[NodeEnd], nodes: Sequence[HeldNode]) -> NodeEnd | None:
 def decided(ends: Sequence[NodeEnd], nodes: Sequence[HeldNode]) -> NodeEnd | None:
     """The end that the ends so far mean for the gang: a first failure, or a success; None as long as neither is there.
 
-    What a command came to when, or after, those that decide had ended well, their end has made of it.
+    What a command came to after those that decide had ended well, or so shortly before that their end may have made
+    that of it, is no failure.
     """
     well = won(ends, nodes)
     failed = [end for end in ends if end.failed]
     if not failed:
         return well
     first = first_of(failed)
-    return well if well and not first.ours and first.at >= well.at - AVALANCHE_S else first
+    if well is None or first.ours:
+        return first
+    before = [end for end in failed if not end.ours and not _made_by(well, end)]
+    return first_of(before) if before else well
+
+
+def _made_by(well: NodeEnd, failed: NodeEnd) -> bool:
+    """Whether the good end of those that decide may have made a failure of another's.
+
+    Before they are on record as ended they leave their peers, for up to AVALANCHE_S. But that takes nobody's memory.
+    """
+    may_be = failed.imposed or _in_consequence(failed.end)
+    return failed.at >= well.at - (AVALANCHE_S if may_be else 0.0)
 
 
 def shown(end: NodeEnd) -> HeldNode:

@@ -8,12 +8,12 @@ from functools import partial
 from launcher.asking import POLL_S, Asking, together
 from launcher.attempt import Attempt, Ended, Rules
 from launcher.backend import AgentClient, NodeCapacity, Reservation
-from launcher.experiment import Held, HeldNode, NodeState, Topology
+from launcher.experiment import Held, HeldNode, NodeState
 from launcher.keep import Keep, artifacts_so_far
 from launcher.node_types import PrepareOrder
 from launcher.placement import avoiding, bundles, fits, needs
 from launcher.state import Cause
-from launcher.topology import Member, members_of, seat
+from launcher.topology import Member, members_of, seat, shape_of
 
 PLACEMENT_S = 30.0
 CHUNK_BYTES = 4 << 20
@@ -85,7 +85,7 @@ class Gang:
             host=where.host,
             address=where.address,
             gpu_ids=await self._gpus(bundle, int(wanted[bundle].resources.get("GPU", 0))),
-            role="" if specification.topology is Topology.SINGLE else member.group.role,
+            role="" if shape_of(specification).one_node else member.group.role,
             index=member.index,
             machine_type=specification.groups[member.group.source].machine_type,
             decides=member.decides,

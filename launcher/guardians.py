@@ -16,14 +16,15 @@ FAREWELL_S = 1.0
 class Guardians:
     """Those below one directory of attempts. One whose lease nobody holds ends its tree after a while."""
 
-    def __init__(self, attempts: Path, changed: Callable[[], None]) -> None:
+    def __init__(self, attempts: Path, cluster_id: str, changed: Callable[[], None]) -> None:
         """Hold no lease yet.
 
         Args:
             attempts: the directory of all attempts, by their keys.
+            cluster_id: the cluster whose attempts are held; those of one before it are to end.
             changed: called, from any thread, when a guardian has ended.
         """
-        self._attempts, self._changed = attempts, changed
+        self._attempts, self._cluster_id, self._changed = attempts, cluster_id, changed
         self._lock = threading.Lock()
         self._holds: dict[str, Hold] = {}
 
@@ -42,8 +43,11 @@ class Guardians:
             # a predecessor died while it spawned this one
 
     def hold(self, key: str) -> None:
-        """Keep the lease of an attempt's guardian, if it lives, and hear of its end; once more is no harm."""
-        if key in self._holds:
+        """Keep the lease of an attempt's guardian, if it lives, and hear of its end; once more is no harm.
+
+        Not of another cluster's: whose head is gone must end, and would not if the agents of the next one kept it.
+        """
+        if key in self._holds or not recorded.is_of(self._attempts / key, self._cluster_id):
             return
         try:
             hold = guardian_client.hold(self._attempts / key, lambda _: self._changed())

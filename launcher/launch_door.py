@@ -234,7 +234,7 @@ class Door:
         began = heard_at = time.monotonic()
         told = begun = False
         while not self._closed.is_set() and not _readable(connection, 0):  # it has no more to say, but may go
-            why = "its preparation still runs"
+            why = "its preparation still runs; if its command only waits, write `sleep infinity`"
             try:
                 daemon = self._ask(peer, request, begun=begun)
                 heard_at, begun = time.monotonic(), daemon is not None

@@ -50,7 +50,8 @@ def join(attempt: Path, order: StartOrder, ordered: Order) -> Order:
     seen, generated = mpi.DIRECTORY, mpi.GENERATED
     if ordered.sandbox is None:
         seen, generated = str(place(attempt)), str(attempt / "generated")
-    furnish(attempt, order.hostname or attempt.name, order.launch, seen=seen)
+    name = order.document.hostname if order.document else ""
+    furnish(attempt, name or attempt.name, order.launch, seen=seen)
     env = mpi.variables(seen, ordered.env, generated)
     command = ordered.command
     if order.launch.serves:

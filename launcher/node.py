@@ -28,6 +28,7 @@ from launcher.node_types import (
     Artifact,
     Clean,
     Daemon,
+    Document,
     Extracted,
     LogChunk,
     NodeError,
@@ -89,7 +90,7 @@ class Node:
         self._facts = Facts(self._site, address=address, root_id=root_id)
         self._changed = threading.Condition()
         self._mark = int(time.time() * 1000)  # goes on rising in the next incarnation
-        self._guardians = Guardians(self._attempts, self._bump)
+        self._guardians = Guardians(self._attempts, cluster_id, self._bump)
         self._ports = Ports()
         self._launching = Launching(self._attempts, peer, self._bump)
         for key in self.inventory():
@@ -138,15 +139,16 @@ class Node:
         for name in (order.code_key, order.storage_key):
             _name(name)
         with _told(), self._locked(key):
-            if recorded.begun(attempt) or prepared(attempt) == order:
+            if recorded.begun(attempt):
                 return
-            self._room.make()
-            self._launching.close(key)
-            trees.remove(attempt)
-            self._ports.release(key)
-            with self._room.tree(order.code_key) as tree:
-                prepare(attempt, order, code=tree, site=self._site)
-            recorded.belong(attempt, self._cluster_id)
+            if prepared(attempt) != order:
+                self._room.make()
+                self._launching.close(key)
+                trees.remove(attempt)
+                self._ports.release(key)
+                with self._room.tree(order.code_key) as tree:
+                    prepare(attempt, order, code=tree, site=self._site)
+            recorded.belong(attempt, self._cluster_id)  # who asks goes on with what a cluster before had prepared
         self._bump()
 
     def put_artifact(self, key: str, path: str, offset: int, data: bytes, last: bool) -> None:
@@ -174,17 +176,23 @@ class Node:
                 raise NodeError(Cause.PREPARATION_FAILED, f"{key} was not prepared")
             return self._ports.reserve(attempt, names)
 
-    def connect(self, key: str, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
-        """Which peers of an attempt this node can't reach, and why."""
-        _name(key)
+    def connect(self, key: str, document: Document, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
+        """Keep an attempt's network document for its start; which of its peers this node can't reach, and why.
+
+        Raises:
+            NodeError: the attempt is not prepared, or its command has begun.
+        """
+        attempt = self._attempt(key)
         with _told():
+            with self._locked(key):
+                recorded.tell(attempt, document)
             return unreached(peers)
 
     def start(self, key: str, order: StartOrder) -> None:
         """Start an attempt's command; one that runs, or has ended, is left as it is.
 
         Raises:
-            NodeError: it was not prepared, could not begin, or its guardian was lost.
+            NodeError: it was not prepared, or told of its gang, could not begin, or its guardian was lost.
         """
         attempt = self._attempt(key)
         with _told(), self._locked(key):
@@ -196,8 +204,10 @@ class Node:
                 was = prepared(attempt)
                 if was is None or was.isolation != order.isolation:
                     raise NodeError(Cause.PREPARATION_FAILED, f"{key} was not prepared for isolation {order.isolation}")
+                document = order.document or recorded.told(attempt)
+                order = replace(order, document=document)
                 ordered = join(attempt, order, guardian_order(attempt, was, order, self._site))
-                write_generated(attempt, order.files)
+                write_generated(attempt, document.files)
                 self._ports.hand_over(attempt)
                 self._launching.open(key)
                 self._guardians.spawn(key, ordered)
@@ -263,7 +273,7 @@ class Node:
             raise ExceptionGroup("not every attempt could be stopped", failed)
 
     def _stop_ours(self, key: str, grace_s: float) -> None:
-        if recorded.cluster_of(self._attempt(key)) in {"", self._cluster_id}:
+        if recorded.is_of(self._attempt(key), self._cluster_id):
             self.stop(key, grace_s)
 
     def clean(self, key: str) -> Clean:

@@ -7,7 +7,7 @@ import uuid
 from functools import cached_property
 from pathlib import Path
 
-from launcher import ray_environment, sandbox
+from launcher import host_files, ray_environment, sandbox
 from launcher.node_types import Isolation, NodeFacts
 from launcher.preparation import Site
 
@@ -46,9 +46,9 @@ class Facts:
 
     @cached_property
     def _isolation(self) -> tuple[Isolation, str]:
-        root = self._site.root
-        for system in sandbox.SYSTEM:
-            if root.is_relative_to(system):
-                return "none", f"{root} is below {system}, which every command can read; move it"
+        root, storage = self._site.root, self._site.storage_dir
+        ours = {"NODE_DIR": root, **({"STORAGE_DIR": storage} if storage else {}), **host_files.own(self._site.environ)}
+        for name, why in host_files.exposed(ours).items():
+            return "none", f"{name}: {why}; keep it elsewhere"
         capability = sandbox.probe(below=root)
         return ("bubblewrap", "") if capability.ok else ("none", capability.why)

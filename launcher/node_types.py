@@ -121,11 +121,24 @@ class Unreached:
 
 
 @dataclass(frozen=True)
+class Document:
+    """The network document, as one node needs it; empty for a node that is alone.
+
+    `hostname` is the sandbox's, "" leaves the attempt's own; `hosts` are the addresses and names that the command can
+    resolve besides; `files` are texts below /generated, by plain names; `env` is what the command is told of its gang.
+    """
+
+    hostname: str = ""
+    hosts: tuple[tuple[str, str], ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class StartOrder:
     """A command and its limits; a limit of None is no limit, `gpu_ids` are the node's own ordinals.
 
-    `hostname` is the sandbox's, "" leaves the attempt's own; `hosts` are the addresses and names that the command can
-    resolve besides; `files` are texts below /generated, by plain names.
+    Without a `document` it is the one that the node was told before, with its gang's; `env` wins over what that says.
     """
 
     command: str
@@ -138,9 +151,7 @@ class StartOrder:
     grace_s: float
     lease_s: float
     pids: int = 4096
-    hostname: str = ""
-    hosts: tuple[tuple[str, str], ...] = ()
-    files: Mapping[str, str] = field(default_factory=dict)
+    document: Document | None = field(default_factory=Document)
     launch: Launch | None = None
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from launcher import environment, gpus, places, sandbox, trees
+from launcher import environment, gpus, places, trees
 from launcher.guardian_client import Limits, Order
-from launcher.node_types import NodeError, PrepareOrder, StartOrder
+from launcher.host_files import SYSTEM
+from launcher.node_types import Document, NodeError, PrepareOrder, StartOrder
 from launcher.sandbox import Mount, SandboxOrder
 from launcher.state import Cause
 
@@ -20,7 +21,7 @@ UIDS = 1_000_000_000
 PACKAGE_FILES = ("/etc/pip.conf", "/etc/xdg/pip/pip.conf", "/etc/uv/uv.toml")
 """The host's settings of pip and uv, which a command needs to find packages as the host does."""
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-NOT_MOUNTED = (*sandbox.SYSTEM, "/etc/ssl", "/etc/pki", "/proc", "/dev", "/run", "/var/run", "/var/tmp")  # noqa: S108
+NOT_MOUNTED = (*SYSTEM, "/etc/ssl", "/etc/pki", "/proc", "/dev", "/run", "/var/run", "/var/tmp")  # noqa: S108
 """Where a sandbox has the host's files anyway, or something of its own."""
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
@@ -123,11 +124,16 @@ def guardian_order(attempt: Path, prepare_order: PrepareOrder, order: StartOrder
     """What the guardian is to run: the command, all that it sees, and its limits."""
     directories = site.directories(attempt, prepare_order)
     seen = places.plan(prepare_order, directories)
-    present = gpus.survey()
+    present, document = gpus.survey(), order.document or Document()
     return Order(
         key=attempt.name,
         command=order.command,
-        env=environment.variables(seen, env=order.env, gpu_ids=gpus.visible(order.gpu_ids, present), node=site.environ),
+        env=environment.variables(
+            seen,
+            env={**document.env, **order.env},
+            gpu_ids=gpus.visible(order.gpu_ids, present),
+            node=site.environ,
+        ),
         cwd=seen.cwd,
         sandbox=_sandbox(attempt.name, prepare_order, order, seen, site) if seen.mounts else None,
         limits=Limits(
@@ -145,6 +151,7 @@ def guardian_order(attempt: Path, prepare_order: PrepareOrder, order: StartOrder
 def _sandbox(key: str, prepare_order: PrepareOrder, order: StartOrder, seen: places.Places, site: Site) -> SandboxOrder:
     uid = _uid(key, prepare_order)
     packages = environment.pristine_packages(environment.base_python(), site.seed)
+    document = order.document or Document()
     ours = (
         *(Mount(str(mounted.real), mounted.seen, mounted.writable) for mounted in seen.mounts),
         Mount(str(packages), places.PACKAGES),
@@ -154,8 +161,8 @@ def _sandbox(key: str, prepare_order: PrepareOrder, order: StartOrder, seen: pla
             mounts=(*ours, *(Mount(path, path) for path in _package_paths(site.environ))),
             uid=uid,
             gid=uid,
-            hostname=(order.hostname or key)[:63],
-            hosts=order.hosts,
+            hostname=(document.hostname or key)[:63],
+            hosts=document.hosts,
             home=seen.home,
             devices=gpus.devices(order.gpu_ids, gpus.survey()),
             memory_bytes=order.memory_bytes,

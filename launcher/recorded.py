@@ -1,16 +1,20 @@
-"""What an attempt's directory says of it, whoever wrote that and when: begun, ended, its log."""
+"""What an attempt's directory says of it, whoever wrote that and when: whose it is, what it was told, how it went."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from launcher import guardian_client
+from launcher.guardian import durable
 from launcher.guardian.segments import Segments
-from launcher.node_types import Exit, NodeError, NodeStatus, PrepareOrder
+from launcher.node_types import Document, Exit, NodeError, NodeStatus, PrepareOrder
 from launcher.preparation import prepared
 from launcher.state import Cause
 
 CLUSTER = "cluster"
+DOCUMENT = "network.json"
 
 
 def belong(attempt: Path, cluster_id: str) -> None:
@@ -18,12 +22,36 @@ def belong(attempt: Path, cluster_id: str) -> None:
     (attempt / CLUSTER).write_text(cluster_id)
 
 
-def cluster_of(attempt: Path) -> str:
-    """The cluster that an attempt is of; empty where nobody has said."""
+def is_of(attempt: Path, cluster_id: str) -> bool:
+    """Whether an attempt is of that cluster, or of none by name."""
     try:
-        return (attempt / CLUSTER).read_text()
+        return (attempt / CLUSTER).read_text() in {"", cluster_id}
     except FileNotFoundError:
-        return ""
+        return True
+
+
+def tell(attempt: Path, document: Document) -> None:
+    """Keep the network document of an attempt whose command has not begun: it will find that one.
+
+    Raises:
+        NodeError: it was not prepared, or has begun.
+    """
+    waiting(attempt)
+    durable.write(str(attempt / DOCUMENT), json.dumps(asdict(document)).encode())
+
+
+def told(attempt: Path) -> Document:
+    """The network document that the node was told.
+
+    Raises:
+        NodeError: it was told none.
+    """
+    try:
+        known = json.loads((attempt / DOCUMENT).read_bytes())
+    except FileNotFoundError as error:
+        why = f"{attempt.name} was told nothing of the other nodes"
+        raise NodeError(Cause.PREPARATION_FAILED, why) from error
+    return Document(**{**known, "hosts": tuple((address, name) for address, name in known["hosts"])})
 
 
 def begun(attempt: Path) -> bool:

@@ -20,60 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.guardian import init
+from launcher.host_files import ETC, SYS, SYS_WITH_DEVICES, SYSTEM
 
 if TYPE_CHECKING:
     from launcher.guardian.wire import InitOrder
-
-SYSTEM = ("/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-ETC = (
-    "alternatives",
-    "bash.bashrc",
-    "bash_completion.d",
-    "ca-certificates",
-    "crypto-policies",
-    "debian_version",
-    "fonts",
-    "gai.conf",
-    "host.conf",
-    "inputrc",
-    "java-11-openjdk",
-    "java-17-openjdk",
-    "java-21-openjdk",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "libnl-3",
-    "locale.alias",
-    "localtime",
-    "magic",
-    "mime.types",
-    "netconfig",
-    "nsswitch.conf",
-    "openmpi",
-    "OpenCL",
-    "os-release",
-    "pki/ca-trust",
-    "pki/tls/cert.pem",
-    "pki/tls/certs",
-    "pki/tls/openssl.cnf",
-    "protocols",
-    "redhat-release",
-    "resolv.conf",
-    "rpc",
-    "services",
-    "shells",
-    "ssl/cert.pem",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "terminfo",
-    "timezone",
-    "vulkan",
-)
-"""The files of /etc that programs need and that tell nobody a secret; passwd, group and hosts are our own."""
-
-SYS = ("/sys/devices/system",)
-SYS_WITH_DEVICES = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module")
-"""Libraries of accelerators find their devices, and how they are wired, by these."""
 
 INIT = "/run/descent/init.py"
 _RUN_BYTES = 64 << 20

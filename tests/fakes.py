@@ -25,6 +25,7 @@ from launcher.node_types import (
     Artifact,
     Clean,
     Daemon,
+    Document,
     Exit,
     Extracted,
     LogChunk,
@@ -134,6 +135,8 @@ class Run:
     printed: int = 0
     """How much of its log was printed when it ended early."""
     ports: dict[str, int] = field(default_factory=dict)
+    told: Document | None = None
+    """The network document."""
     returned: dict[str, bytes] = field(default_factory=dict)
     """The artifacts of an earlier attempt that were put back."""
     daemons: tuple[Daemon, ...] = ()
@@ -260,8 +263,8 @@ class FakeAgent:
                 run.ports[name] = next(self.backend.free_ports)
         return {name: run.ports[name] for name in names}
 
-    async def connect(self, key: str, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
-        await self._reach("connect")
+    async def connect(self, key: str, document: Document, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
+        (await self._reach("connect")).runs[key].told = document
         why = {peer: self.backend.why_unreached(peer.port) for peer in peers}
         if any(why.values()):
             await asyncio.sleep(10)
@@ -272,7 +275,9 @@ class FakeAgent:
         run, command = host.runs[key], host.command
         if run.start is not None:
             return
-        run.start, run.started_at = order, clock()
+        document = order.document or run.told
+        assert document is not None
+        run.start, run.started_at = replace(order, document=document), clock()
         host.bump()
         if command.runs_s is not None:
             said = command.cause or (Cause.COMMAND_EXITED if command.exit_code else Cause.SUCCEEDED)

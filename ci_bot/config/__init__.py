@@ -7,9 +7,11 @@ from ci_bot.config.mask import is_secret_name, mask, mask_text
 from ci_bot.config.model import Configuration, ConfiguredExperiment
 from ci_bot.config.parse import parse
 from ci_bot.config.problems import Kind, Problem, Severity
+from ci_bot.config.source import MAX_BYTES
 
 __all__ = [
     "BARE",
+    "MAX_BYTES",
     "SEARCH_ORDER",
     "Check",
     "Configuration",

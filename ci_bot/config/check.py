@@ -68,7 +68,7 @@ def _experiment(experiment: ConfiguredExperiment) -> dict[str, Any]:
         }
         for group in experiment.specification.groups
     }
-    return {"name": experiment.name, "type": experiment.specification.topology.value, "groups": groups}
+    return {"name": experiment.name, "type": experiment.specification.topology, "groups": groups}
 
 
 def _problem(problem: Problem, path: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Metric checks: what a run's metric must be, parsed and validated; they are judged elsewhere. Pure."""
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from enum import StrEnum
 
@@ -72,15 +73,16 @@ def parse_range(text: str) -> Range | None:
 def read_checks(node: Mapping, where: str, notes: Notes) -> tuple[Check, ...]:
     """The checks of a `checks` mapping; its `defaults` fill what an identifier leaves out."""
     defaults = _defaults(node, where, notes)
+    entries = [entry for entry in node.entries if entry.key.text not in {"defaults", "default"}]
+    if len(entries) > MAX_CHECKS:
+        message = f"`{where}` has {len(entries)} checks; at most {MAX_CHECKS} are taken. Remove some."
+        notes.error(node.at, Kind.CHECK, message, found=str(len(entries)), expected=f"at most {MAX_CHECKS}")
     checks = []
-    for entry in node.entries:
-        if entry.key.text not in {"defaults", "default"} and _named_well(entry, where, notes):
-            check = _check(entry, where, defaults, notes)
-            if check is not None:
-                checks.append(check)
-    if len(checks) > MAX_CHECKS:
-        message = f"`{where}` has {len(checks)} checks; at most {MAX_CHECKS} are taken. Remove some."
-        notes.error(node.at, Kind.CHECK, message, found=str(len(checks)), expected=f"at most {MAX_CHECKS}")
+    for entry in entries[:MAX_CHECKS]:
+        named = _named_well(entry, where, notes)
+        check = _check(entry, where, defaults, notes)
+        if named and check is not None:
+            checks.append(check)
     return tuple(checks)
 
 
@@ -95,12 +97,23 @@ def _defaults(node: Mapping, where: str, notes: Notes) -> Section | None:
         if isinstance(entry.value, Mapping):
             section = Section(entry.value, f"{where}.defaults", CHECK, notes)
             section.report_unknown()
+            _judge_defaults(section)
         elif not (isinstance(entry.value, Scalar) and entry.value.null):
             message = (
                 f"`{where}.defaults` must be a mapping; found {what(entry.value)}. Write its keys below it, indented."
             )
             notes.error(entry.key.at, Kind.CHECK, message, found=what(entry.value), expected="a mapping")
     return section
+
+
+def _judge_defaults(defaults: Section) -> None:
+    """What is wrong with them whichever check takes them; a check that does says no more."""
+    if defaults.has("target"):
+        _target(defaults, defaults)
+    aggregate = defaults.text("aggregate")
+    if aggregate is not None and not aggregate.startswith("/"):  # else for `custom:` metrics
+        defaults.choice("aggregate", AGGREGATES, kind=Kind.CHECK)
+    _options(lambda _: defaults)
 
 
 def _named_well(entry: Entry, where: str, notes: Notes) -> bool:
@@ -133,17 +146,21 @@ def _check(entry: Entry, where: str, defaults: Section | None, notes: Notes) -> 
 
     target = _target(section, chosen("target"))
     aggregate = _aggregate(section, chosen("aggregate"), identifier)
-    options: dict[str, object] = {
-        "round": chosen("round").choice("round", tuple(Rounding), kind=Kind.CHECK),
-        "precision": _precision(chosen("precision")),
-        "only_pulls": chosen("only-pulls").boolean("only-pulls"),
-        "if_not_found": chosen("if-not-found").choice("if-not-found", tuple(Outcome), kind=Kind.CHECK),
-        "comment_on_pr": chosen("comment-on-pr").boolean("comment-on-pr"),
-    }
+    options = _options(chosen)
     if target is None or aggregate is None:
         return None
     written = {key: value for key, value in options.items() if value is not None}
     return Check.model_validate({"identifier": identifier, "target": target, "aggregate": aggregate, **written})
+
+
+def _options(chosen: Callable[[str], Section]) -> dict[str, object]:
+    return {
+        "round": chosen("round").choice("round", tuple(Rounding), kind=Kind.CHECK),
+        "precision": chosen("precision").integer("precision", 0, MAX_PRECISION, kind=Kind.CHECK),
+        "only_pulls": chosen("only-pulls").boolean("only-pulls"),
+        "if_not_found": chosen("if-not-found").choice("if-not-found", tuple(Outcome), kind=Kind.CHECK),
+        "comment_on_pr": chosen("comment-on-pr").boolean("comment-on-pr"),
+    }
 
 
 def _target(section: Section, holder: Section) -> Range | None:
@@ -184,13 +201,3 @@ def _aggregate(section: Section, holder: Section, identifier: str) -> str | None
         )
         return None
     return text
-
-
-def _precision(holder: Section) -> int | None:
-    precision = holder.integer("precision", 0)
-    if precision is not None and precision > MAX_PRECISION:
-        holder.wrong(
-            "precision", f"at most {MAX_PRECISION} decimals", "`precision: 2`", kind=Kind.CHECK, is_example=True
-        )
-        return None
-    return precision

@@ -1,12 +1,14 @@
 """A file's bytes to its tree: decoded, repaired where the mistake is known, else diagnosed. Pure."""
 
 from ci_bot.config.nodes import Broken, Node, compose
-from ci_bot.config.problems import START, Kind, Notes
+from ci_bot.config.problems import START, Kind, Notes, TooManyProblems
 from ci_bot.config.repair import repair
 from ci_bot.config.source import decode
 from ci_bot.config.syntax import diagnose
 
 MAX_REPAIRS = 20
+MAX_REREAD = 200_000
+"""Characters: after each repair the file is read anew, so a large one is repaired less often."""
 
 
 def read(content: bytes, notes: Notes) -> Node | None:
@@ -14,22 +16,28 @@ def read(content: bytes, notes: Notes) -> Node | None:
     source = decode(content, notes)
     if source is None:
         return None
-    errors_before = len(notes.problems)
-    for _ in range(MAX_REPAIRS):
+    noted_before = notes.noted
+    times = min(MAX_REPAIRS, 2 + MAX_REREAD // (len(source.text) + 1))
+    for _ in range(times):
         attempt = Notes(notes.path)
-        outcome = compose(source, attempt)
+        try:
+            outcome = compose(source, attempt)
+        except TooManyProblems:
+            notes.take(attempt.problems)
+            raise
         if not isinstance(outcome, Broken):
-            notes.problems += attempt.problems
-            if outcome is None and len(notes.problems) == errors_before:
+            notes.take(attempt.problems)
+            if outcome is None and notes.noted == noted_before:
                 notes.error(
                     START, Kind.EMPTY, "the file is empty, or holds only comments. Write `version: 1` and so on."
                 )
             return outcome
         repaired = repair(source, outcome, notes)
         if repaired is None:
-            notes.problems += attempt.problems
+            notes.take(attempt.problems)
             diagnose(source, outcome, notes)
             return None
         source = repaired
-    notes.error(START, Kind.SYNTAX, f"the file has more than {MAX_REPAIRS} mistakes of the same kind; see the others.")
+    message = "the rest was not read, since the file has many mistakes of the same kind. Correct the others first."
+    notes.error(START, Kind.SYNTAX, message)
     return None

@@ -96,7 +96,6 @@ def read_filters(section: Section) -> Filters | None:
     if section.has("only") and section.has("ignore"):
         message = f"`{section.where}` has both `only` and `ignore`; one of them is expected. Remove the other."
         section.notes.error(section.at("ignore"), Kind.FILTER, message, found="both", expected="only or ignore")
-        return None
     filters = Filters(only=_patterns(section, "only"), ignore=_patterns(section, "ignore"))
     return filters if filters.only or filters.ignore else None
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from ci_bot.config.document import read
 from ci_bot.config.nodes import Mapping, Scalar
-from ci_bot.config.problems import Notes
+from ci_bot.config.problems import Notes, TooManyProblems
 
 SEARCH_ORDER = (".descent/config.yaml", ".ps_project/config.yaml", ".ps_project/config.yml", "config.yaml")
 BARE = "config.yaml"
@@ -25,7 +25,10 @@ def is_ours(content: bytes) -> bool:
 
     One that is no YAML is ours if its lines say so, for then its author should hear what is wrong with it.
     """
-    root = read(content, Notes(BARE))
+    try:
+        root = read(content, Notes(BARE))
+    except TooManyProblems:
+        root = None
     if isinstance(root, Mapping):
         keys = {entry.key.text: entry.value for entry in root.entries}
         version = keys.get("version")

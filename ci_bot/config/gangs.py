@@ -1,30 +1,41 @@
 """What can be seen of a gang's commands and images before anything starts. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ci_bot.config.mask import shown
 from ci_bot.config.problems import At, Kind, Notes
-from launcher.experiment import NodeGroup, Role, Topology
+from launcher.experiment import NodeGroup, Role
+from launcher.topology import SHAPES
 
 
-def one_image(topology: Topology, groups: Sequence[NodeGroup], places: Mapping[Role, At], notes: Notes) -> bool:
+@dataclass(frozen=True)
+class Written:
+    """A group as the file has it; `group` is None where something is wrong with it, but its image may be known."""
+
+    role: Role
+    image: str | None
+    image_at: At
+    group: NodeGroup | None
+
+
+def one_image(topology: str, groups: Sequence[Written], notes: Notes) -> bool:
     """Whether all nodes that mpirun starts processes on have the same image; notes the one that is another.
 
     Args:
         topology: only under MPI is it asked: its daemons are the master's programs, at the master's paths.
-        groups: as read.
-        places: where each group's image is written.
+        groups: as written.
         notes: takes the problem.
     """
-    images = [(group.role, image) for group in groups if (image := _image(group))]
-    if topology is not Topology.MULTI_MPI or len({image for _, image in images}) < 2:
+    known = [(group, group.image) for group in groups if group.image]
+    if not SHAPES[topology].launches or len({image for _, image in known}) < 2:
         return True
-    (first_role, first), (role, other) = images[0], images[-1]
+    (first, wanted), (other, found) = known[0], known[-1]
     message = (
-        f"`{role}` has the image {shown(other)} and `{first_role}` has {shown(first)}; under MPI all nodes need the "
-        f"same, since mpirun starts its own programs on each. Write {shown(first)} for both."
+        f"`{other.role}` has the image {shown(found)} and `{first.role}` has {shown(wanted)}; under MPI all nodes need "
+        f"the same, since mpirun starts its own programs on each. Write {shown(wanted)} for both."
     )
-    notes.error(places[role], Kind.VALUE, message, found=shown(other), expected=shown(first))
+    notes.error(other.image_at, Kind.VALUE, message, found=shown(found), expected=shown(wanted))
     return False
 
 
@@ -39,7 +50,3 @@ def background(command: str) -> str | None:
     if words[begins : begins + 1] == ["setsid"] and not {"-w", "--wait"} & set(words[begins:]):
         return "setsid"
     return "--daemonize" if "--daemonize" in words[begins:] else None
-
-
-def _image(group: NodeGroup) -> str | None:
-    return f"Dockerfile {group.dockerfile.path}" if group.dockerfile else group.container

@@ -1,31 +1,16 @@
 """Types of experiments and their node groups, as either version of the file writes them. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ci_bot.config.gangs import background
+from ci_bot.config.gangs import Written, background
 from ci_bot.config.mask import shown
 from ci_bot.config.problems import Kind
 from ci_bot.config.section import Section, normal
-from launcher.experiment import Dockerfile, NodeGroup, Role, Topology
+from launcher.experiment import Dockerfile, NodeGroup, Role
+from launcher.topology import SHAPES
 
 MAX_COUNT = 10_000
-
-TYPES = {
-    "single": Topology.SINGLE,
-    "singlenode": Topology.SINGLE,
-    "multigrpc": Topology.MULTI_GRPC,
-    "grpc": Topology.MULTI_GRPC,
-    "multimpi": Topology.MULTI_MPI,
-    "mpi": Topology.MULTI_MPI,
-    "multitorch": Topology.MULTI_TORCH,
-    "torch": Topology.MULTI_TORCH,
-}
-ROLES: dict[Topology, tuple[Role, ...]] = {
-    Topology.SINGLE: (Role.WORKER,),
-    Topology.MULTI_GRPC: (Role.WORKER, Role.PARAMETER_SERVER),
-    Topology.MULTI_MPI: (Role.MASTER, Role.WORKER),
-    Topology.MULTI_TORCH: (Role.WORKER,),
-}
 
 
 @dataclass(frozen=True)
@@ -55,14 +40,22 @@ MULTI_KEYS = {
 }
 
 
-def node_group(
-    section: Section, role: Role, keys: GroupKeys, *, dockerfile: Dockerfile | None = None
-) -> NodeGroup | None:
-    """One group; None, after noting why, when its command is missing or its count is wrong."""
+def node_group(section: Section, role: Role, keys: GroupKeys, *, dockerfile: Dockerfile | None = None) -> Written:
+    """One group, noting what is wrong with it."""
+    container = section.text(keys.container)
+    group = _node_group(section, role, keys)
+    if group:
+        group = group.model_copy(update={"container": container, "dockerfile": dockerfile})
+    image = f"Dockerfile {dockerfile.path}" if dockerfile else container
+    return Written(role, image, section.at(keys.container if container else "dockerfile"), group)
+
+
+def _node_group(section: Section, role: Role, keys: GroupKeys) -> NodeGroup | None:
+    """One group without its image; None when its command is missing or its count is wrong."""
     command = section.text(keys.command)
     if not section.has(keys.command):
         section.missing(keys.command, f"`{keys.command}: python train.py`", is_example=True)
-    container, machine_type = section.text(keys.container), section.text(keys.machine_type)
+    machine_type = section.text(keys.machine_type)
     count = _count(section, keys.count) if keys.count else 1
     if role is Role.MASTER and keys.count and count is not None and count > 1:
         section.wrong(keys.count, "1, for one node runs mpirun", f"`{keys.count}: 1`, and the others as workers")
@@ -76,9 +69,7 @@ def node_group(
             f"it started ends. Remove `{mark}`, or let `wait` be the last line."
         )
         section.notes.warning(section.at(keys.command), Kind.VALUE, message, found=f"`{mark}`")
-    return NodeGroup(
-        role=role, count=count, command=command, machine_type=machine_type, container=container, dockerfile=dockerfile
-    )
+    return NodeGroup(role=role, count=count, command=command, machine_type=machine_type)
 
 
 def _count(section: Section, key: str) -> int | None:
@@ -87,14 +78,16 @@ def _count(section: Section, key: str) -> int | None:
         message = f"`{path}` is missing and taken as 1. Write `{key}: 1`, or the number of nodes you want."
         section.notes.warning(section.at(key), Kind.MISSING, message, found="nothing", expected=f"`{key}: 1`")
         return 1
-    count = section.integer(key, 1)
-    if count is not None and count > MAX_COUNT:
-        section.wrong(key, f"at most {MAX_COUNT}", f"`{key}: 2`", is_example=True)
-        return None
-    return count
+    return section.integer(key, 1, MAX_COUNT)
 
 
-def topology_of(word: str, section: Section, key: str, *, multinode: Topology | None = None) -> Topology | None:
+def topologies_with(roles: Iterable[Role]) -> tuple[str, ...]:
+    """The topologies on several nodes that have groups of all these roles."""
+    wanted = set(roles)
+    return tuple(name for name, shape in SHAPES.items() if not shape.one_node and wanted <= set(shape.roles))
+
+
+def topology_of(word: str, section: Section, key: str, *, multinode: str | None = None) -> str | None:
     """The topology that a word means; spellings are accepted with a warning.
 
     Args:
@@ -103,10 +96,11 @@ def topology_of(word: str, section: Section, key: str, *, multinode: Topology | 
         key: the key of the type.
         multinode: what a bare `multinode` means here, as the original's own pages have it.
     """
-    topology = multinode if normal(word) == "multinode" else TYPES.get(normal(word))
+    types = {normal(each): name for name, shape in SHAPES.items() for each in (name, *shape.words)}
+    topology = multinode if normal(word) == "multinode" else types.get(normal(word))
     if topology is None:
-        expected = "one of " + ", ".join(Topology)
-        section.wrong(key, expected, f"`{key}: {Topology.SINGLE}`", kind=Kind.TYPE, is_example=True)
+        expected = "one of " + ", ".join(SHAPES)
+        section.wrong(key, expected, f"`{key}: {next(iter(SHAPES))}`", kind=Kind.TYPE, is_example=True)
     elif word != topology:
         node = section.get(key)
         message = f"the type {shown(word)} was read as `{topology}`. Write `{key}: {topology}`."

@@ -100,7 +100,7 @@ class Refused(Exception):
 
 
 def compose(source: Source, notes: Notes) -> Node | Broken | None:
-    """The one document of a file.
+    """The one document of a file, or the first; only it is read.
 
     Returns:
         its root, None when the file holds nothing or was refused (`notes` then has the error), or Broken when it is
@@ -113,6 +113,8 @@ def compose(source: Source, notes: Notes) -> Node | Broken | None:
     try:
         for event in yaml.parse(source.text, Loader=yaml.CSafeLoader):
             composer.take(event)
+            if composer.ended:
+                break
     except yaml.MarkedYAMLError as error:
         return Broken.of(error, composer.last_scalar)
     except Refused:
@@ -142,28 +144,28 @@ class _Composer:
 
     def __init__(self, source: Source, notes: Notes) -> None:
         self.root: Node | None = None
+        self.ended = False
         self.last_scalar: Written | None = None
         self._source = source
         self._notes = notes
         self._open: list[_Open] = []
         self._anchors: dict[str, _Anchored] = {}
-        self._documents = 0
 
     def take(self, event: yaml.Event) -> None:
         match event:
             case yaml.DocumentStartEvent():
                 self._document(event)
             case yaml.ScalarEvent():
-                self._check_tag(event)
+                tagged = self._refuse_tag(event)
                 quote = event.style if event.style in {"'", '"'} else ""
                 start, end = index_of(event.start_mark), index_of(event.end_mark)
                 self.last_scalar = Written(event.value, quote or "", start, end)
-                plain = not event.style and event.implicit[0]
-                self._finish(event, Scalar(event.value, plain, self._at(event)), 1, 1)
+                plain = not event.style and (event.implicit[0] or tagged)
+                self._finish(event, Scalar(event.value, plain, self._at(event)), 1, 0)
             case yaml.AliasEvent():
                 self._alias(event)
             case yaml.CollectionStartEvent():
-                self._check_tag(event)
+                self._refuse_tag(event)
                 self._open.append(_Open(event))
                 if len(self._open) > MAX_DEPTH:
                     self._refuse(event, Kind.LIMIT, f"lists and mappings are nested more than {MAX_DEPTH} deep here.")
@@ -179,21 +181,20 @@ class _Composer:
         raise Refused
 
     def _document(self, event: yaml.DocumentStartEvent) -> None:
-        self._documents += 1
-        if self._documents > 1:
+        if self.root is not None:
             message = "a second YAML document begins here (`---`); one is expected. Remove it, or the line `---`."
-            self._refuse(event, Kind.DOCUMENTS, message, "---")
+            self._notes.error(self._at(event), Kind.DOCUMENTS, message, found="---")
+            self.ended = True
 
-    def _check_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+    def _refuse_tag(self, event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> bool:
+        """Whether it has a tag that is none of ours, after noting it; the value counts as if it had none."""
         tag: str | None = event.tag
-        if tag is not None and tag not in _STANDARD_TAGS:
-            found = shown(tag.replace("tag:yaml.org,2002:", "!!"))
-            self._refuse(
-                event,
-                Kind.TAG,
-                f"{found} is a YAML tag; tags are not accepted. Write the value alone, in quotes if a `!` begins it.",
-                found,
-            )
+        if tag is None or tag in _STANDARD_TAGS:
+            return False
+        found = shown(tag.replace("tag:yaml.org,2002:", "!!"))
+        message = f"{found} is a YAML tag; tags are not accepted. Write the value alone, in quotes if a `!` begins it."
+        self._notes.error(self._at(event), Kind.TAG, message, found=found)
+        return True
 
     def _alias(self, event: yaml.AliasEvent) -> None:
         name = event.anchor or ""

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from ci_bot.config import values
 from ci_bot.config.gangs import one_image
-from ci_bot.config.groups import MULTI_KEYS, ROLES, SINGLE_KEYS, node_group
+from ci_bot.config.groups import MULTI_KEYS, SINGLE_KEYS, node_group, topologies_with
 from ci_bot.config.mask import shown
 from ci_bot.config.nodes import Scalar, Sequence
 from ci_bot.config.problems import Kind
 from ci_bot.config.section import Keys, Section, normal
-from launcher.experiment import NodeGroup, Topology
+from launcher.experiment import NodeGroup
+from launcher.topology import SHAPES
 
 _COMMON = (
     "name", "ports", "workingDirectory", "artifactDirectory", "experimentEnv", "modelType", "modelPath", "projectId",
@@ -66,19 +67,12 @@ KEYS = Keys(
     {"project": "projectId", "projecthandle": "projectId", "experimenttypeid": "experimentType", "dataset": "datasets"},
 )
 
-COMMANDS: dict[str, tuple[Topology, ...]] = {
-    "experiment.run_single_node": (Topology.SINGLE,),
-    "experiment.run_multi_node": (Topology.MULTI_GRPC, Topology.MULTI_MPI),
-    "experiment.run_mpi_multi_node": (Topology.MULTI_MPI,),
-    "experiment.run_torch_multi_node": (Topology.MULTI_TORCH,),
-}
-
 
 @dataclass(frozen=True)
 class Params:
     """What a step's parameters say."""
 
-    topology: Topology
+    topology: str
     groups: tuple[NodeGroup, ...]
     env: dict[str, str]
     ports: tuple[int, ...]
@@ -91,12 +85,18 @@ class Params:
     retries: int | None
 
 
+def commands() -> dict[str, tuple[str, ...]]:
+    """What a step's `command` may be, each with the topologies that it may mean."""
+    words = dict.fromkeys(word for shape in SHAPES.values() for word in shape.commands)
+    return {word: tuple(name for name, shape in SHAPES.items() if word in shape.commands) for word in words}
+
+
 def read_params(section: Section, command: str, step_name: str | None) -> Params | None:
     """The parameters for one of the commands of a step; None, after noting why, when one that it needs is missing.
 
     Args:
         section: the mapping, with this module's KEYS.
-        command: a key of COMMANDS.
+        command: one of `commands`.
         step_name: the step's name, which is the experiment's.
     """
     section.report_unknown()
@@ -119,38 +119,33 @@ def read_params(section: Section, command: str, step_name: str | None) -> Params
     return Params(topology, groups, env, ports, workdir, artifacts, model_type, model_path, project, timeout_s, retries)
 
 
-def _topology(section: Section, command: str) -> Topology | None:
-    allowed = COMMANDS[command]
+def _topology(section: Section, command: str) -> str | None:
+    allowed = commands()[command]
     word = section.text("experimentType")
     if word is None and not section.has("experimentType"):
-        if len(allowed) == 1:
-            return allowed[0]
-        master, server = section.has("masterCommand"), section.has("parameterServerCommand")
-        return Topology.MULTI_MPI if master and not server else Topology.MULTI_GRPC
-    types = {"grpc": Topology.MULTI_GRPC, "mpi": Topology.MULTI_MPI}
-    topology = types.get(normal(word or "").removeprefix("multi"))
-    if topology not in allowed:
-        fitting = " or ".join(word.upper() for word, each in types.items() if each in allowed)
-        expected = f"{fitting} for `{command}`" if fitting else f"left out for `{command}`"
-        write = f"`experimentType: {fitting}`" if fitting else "nothing there"
+        fitting = topologies_with(role for role, keys in MULTI_KEYS.items() if section.has(keys.command))
+        return next((name for name in allowed if name in fitting), allowed[0])
+    types = {name.removeprefix("multi-").upper(): name for name in allowed if not SHAPES[name].one_node}
+    topology = types.get(normal(word or "").removeprefix("multi").upper())
+    if topology is None:
+        either = " or ".join(types)
+        expected = f"{either} for `{command}`" if types else f"left out for `{command}`"
+        write = f"`experimentType: {either}`" if types else "nothing there"
         section.wrong("experimentType", expected, write, kind=Kind.TYPE)
-        return None
     return topology
 
 
-def _groups(section: Section, topology: Topology) -> tuple[NodeGroup, ...] | None:
-    roles = ROLES[topology]
-    by_role = {roles[0]: SINGLE_KEYS} if topology is Topology.SINGLE else {role: MULTI_KEYS[role] for role in roles}
+def _groups(section: Section, topology: str) -> tuple[NodeGroup, ...] | None:
+    shape = SHAPES[topology]
+    by_role = {role: SINGLE_KEYS if shape.one_node else MULTI_KEYS[role] for role in shape.roles}
     used = {key for keys in by_role.values() for key in keys.all}
     for key in (*_SINGLE, *MULTI):
         if key not in used and key != "experimentType" and section.has(key):
             message = f"`{section.path(key)}` is not used: type {topology} takes no `{key}`. Remove it."
             section.notes.warning(section.at(key), Kind.UNUSED, message, found=f"`{key}`")
-    groups = [node_group(section, role, keys) for role, keys in by_role.items()]
-    read = tuple(group for group in groups if group)
-    places = {role: section.at(keys.container) for role, keys in by_role.items()}
-    alike = one_image(topology, read, places, section.notes)
-    return read if alike and None not in groups else None
+    written = [node_group(section, role, keys) for role, keys in by_role.items()]
+    groups = tuple(each.group for each in written if each.group)
+    return groups if one_image(topology, written, section.notes) and len(groups) == len(written) else None
 
 
 def _refuse_datasets(section: Section) -> None:

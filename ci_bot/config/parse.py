@@ -7,9 +7,9 @@ from ci_bot.config.document import read
 from ci_bot.config.mask import shown
 from ci_bot.config.model import Configuration, ConfiguredExperiment
 from ci_bot.config.nodes import Mapping, Node, Scalar
-from ci_bot.config.problems import START, Kind, Notes, Severity
+from ci_bot.config.params_files import ReadParams
+from ci_bot.config.problems import START, Kind, Notes, Problem, Severity, TooManyProblems
 from ci_bot.config.section import Keys, Section, normal, what
-from ci_bot.config.step import ReadParams
 
 Version = int | float | str | None
 
@@ -29,24 +29,46 @@ def parse(source: bytes, *, path: str, repository_name: str, read_params: ReadPa
             stands alone: parameters files are taken on trust, with a warning each.
     """
     notes = Notes(path)
-    root = read(source, notes)
     version: Version = None
     experiments: tuple[ConfiguredExperiment, ...] = ()
-    if isinstance(root, Mapping):
-        version, experiments = _configuration(root, repository_name, read_params, notes)
-    elif isinstance(root, Scalar) and root.null:
-        notes.error(START, Kind.EMPTY, "the file is empty. Write `version: 1` and so on.", found="nothing")
-    elif root is not None:
-        message = f"a configuration is a mapping; found {what(root)}. Write `version: 1` and so on, one key a line."
-        notes.error(root.at, Kind.SYNTAX, message, found=what(root), expected="a mapping")
-    problems = sorted(notes.problems, key=lambda each: (each.path != path, each.path, each.line, each.column))
-    failed = any(each.severity is Severity.ERROR for each in problems)
+    try:
+        version, experiments = _read(source, repository_name, read_params, notes)
+    except TooManyProblems:
+        notes.too_many()
+    failed = any(each.severity is Severity.ERROR for each in notes.problems)
     return Configuration(
         path=path,
         version=version,
         experiments=() if failed else experiments,
-        problems=tuple(problems[:MAX_PROBLEMS]),
+        problems=_presented(notes.problems, path),
     )
+
+
+def _presented(problems: tuple[Problem, ...], path: str) -> tuple[Problem, ...]:
+    """The problems in the file's order; of too many the warnings are left out first, and how many at the end."""
+    ordered = sorted(problems, key=lambda each: (each.path != path, each.path, each.line, each.column))
+    graver = sorted(ordered, key=lambda each: each.severity is not Severity.ERROR)
+    kept, left = frozenset(graver[:MAX_PROBLEMS]), graver[MAX_PROBLEMS:]
+    if not left:
+        return tuple(ordered)
+    more = "1 more problem" if len(left) == 1 else f"{len(left)} more problems"
+    message = f"… {more} from here on: only {MAX_PROBLEMS} are listed, errors first. Correct those that are."
+    last = left[0].model_copy(update={"kind": Kind.LIMIT, "message": message, "found": None, "expected": None})
+    return (*(each for each in ordered if each in kept), last)
+
+
+def _read(
+    source: bytes, repository_name: str, read_params: ReadParams | None, notes: Notes
+) -> tuple[Version, tuple[ConfiguredExperiment, ...]]:
+    root = read(source, notes)
+    if isinstance(root, Mapping):
+        return _configuration(root, repository_name, read_params, notes)
+    if isinstance(root, Scalar) and root.null:
+        notes.error(START, Kind.EMPTY, "the file is empty. Write `version: 1` and so on.", found="nothing")
+    elif root is not None:
+        message = f"a configuration is a mapping; found {what(root)}. Write `version: 1` and so on, one key a line."
+        notes.error(root.at, Kind.SYNTAX, message, found=what(root), expected="a mapping")
+    return None, ()
 
 
 def _configuration(

@@ -1,9 +1,12 @@
 """What is wrong with a configuration file, and where; every problem, never only the first. Pure."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
 from launcher.experiment import Value
+
+MAX_NOTED = 2000
 
 
 class Severity(StrEnum):
@@ -71,27 +74,74 @@ class Problem(Value):
     expected: str | None = None
 
 
-class Notes:
-    """The problems of one file, collected while it is read."""
+class TooManyProblems(Exception):
+    """Reading has to end here: a file with no end of problems would take no end of time."""
 
-    def __init__(self, path: str) -> None:
+
+class _Book:
+    """What the notes of one reading share; its problems are in the order in which they were noted, each once."""
+
+    def __init__(self) -> None:
+        self.problems: dict[Problem, None] = {}
+        self.noted = 0
+
+
+class Notes:
+    """The problems of one file, collected while it is read.
+
+    Raises:
+        TooManyProblems: from `error` and `warning`, once there were MAX_NOTED, those that came again counted too.
+    """
+
+    def __init__(self, path: str, book: _Book | None = None) -> None:
         self.path = path
-        self.problems: list[Problem] = []
+        self._book = book or _Book()
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was noted so far, of every file of this reading."""
+        return tuple(self._book.problems)
+
+    @property
+    def noted(self) -> int:
+        """How often something was noted."""
+        return self._book.noted
+
+    def of(self, path: str) -> "Notes":
+        """The same notes, to be continued for another file."""
+        return Notes(path, self._book)
+
+    def take(self, problems: Iterable[Problem]) -> None:
+        """Note again what was noted elsewhere."""
+        for problem in problems:
+            self._keep(problem)
+
+    def too_many(self) -> None:
+        """Note that reading had to end."""
+        message = f"there are more than {MAX_NOTED} problems, and the rest was not read. Correct the others first."
+        self._book.problems[self._problem(Severity.ERROR, START, Kind.LIMIT, message)] = None
 
     def error(self, at: At, kind: Kind, message: str, *, found: str | None = None, expected: str | None = None) -> None:
         """Note something that keeps the experiments from running."""
-        self._add(Severity.ERROR, at, kind, message, found=found, expected=expected)
+        self._keep(self._problem(Severity.ERROR, at, kind, message, found=found, expected=expected))
 
     def warning(
         self, at: At, kind: Kind, message: str, *, found: str | None = None, expected: str | None = None
     ) -> None:
         """Note something that was read as meant, or that has no effect."""
-        self._add(Severity.WARNING, at, kind, message, found=found, expected=expected)
+        self._keep(self._problem(Severity.WARNING, at, kind, message, found=found, expected=expected))
 
-    def _add(
-        self, severity: Severity, at: At, kind: Kind, message: str, *, found: str | None, expected: str | None
-    ) -> None:
-        problem = Problem(
+    def _problem(
+        self,
+        severity: Severity,
+        at: At,
+        kind: Kind,
+        message: str,
+        *,
+        found: str | None = None,
+        expected: str | None = None,
+    ) -> Problem:
+        return Problem(
             path=self.path,
             line=at.line,
             column=at.column,
@@ -101,5 +151,9 @@ class Notes:
             found=found,
             expected=expected,
         )
-        if problem not in self.problems:  # a node reached through an alias is read, and judged, more than once
-            self.problems.append(problem)
+
+    def _keep(self, problem: Problem) -> None:
+        self._book.problems[problem] = None  # a node reached through an alias is read, and judged, more than once
+        self._book.noted += 1
+        if self._book.noted > MAX_NOTED:
+            raise TooManyProblems

@@ -4,13 +4,16 @@ import re
 from collections.abc import Mapping as Table
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 
 from ci_bot.config.mask import is_secret_name, shown
 from ci_bot.config.nodes import Entry, Mapping, Node, Scalar, Sequence
 from ci_bot.config.problems import At, Kind, Notes
 
-MAX_DIGITS = 9
 MAX_LISTED = 20
+MAX_HINTS = 100
+"""So many problems, and no more, come with a search for the key that was meant: it is slow."""
+MAX_WHERE = 200
 _YES = frozenset({"true", "yes", "on", "y"})
 _NO = frozenset({"false", "no", "off", "n"})
 
@@ -28,13 +31,11 @@ class Keys:
     spellings: Table[str, str] = field(default_factory=dict)
 
     def resolve(self, word: str) -> str | None:
-        if word in self.known:
-            return word
-        plain = normal(word)
-        for key in self.known:
-            if normal(key) == plain:
-                return key
-        return self.spellings.get(plain)
+        return word if word in self.known else self._by_normal.get(normal(word))
+
+    @cached_property
+    def _by_normal(self) -> dict[str, str]:
+        return {**self.spellings, **{normal(key): key for key in reversed(self.known)}}
 
 
 def what(node: Node) -> str:
@@ -43,16 +44,16 @@ def what(node: Node) -> str:
         case Scalar():
             return shown(node.text) if not node.null else "nothing"
         case Sequence():
-            return "a list"
+            return "a list" if node.items else "an empty list"
         case Mapping():
-            return "a mapping"
+            return "a mapping" if node.entries else "an empty mapping"
 
 
 class Section:
     """A mapping that is being read; it notes its problems itself, and gives None for what is absent or wrong."""
 
     def __init__(self, node: Mapping, where: str, keys: Keys, notes: Notes) -> None:
-        self.where = where
+        self.where = where if len(where) <= MAX_WHERE else f"{where[:MAX_WHERE]}…"
         self.notes = notes
         self.start = node.at
         self.unknown: list[Entry] = []
@@ -102,7 +103,8 @@ class Section:
         """Warn of the keys that nothing knows."""
         words = {normal(key): key for key in self._keys.known}
         for entry in self.unknown:
-            near = get_close_matches(normal(entry.key.text)[:60], words, n=1, cutoff=0.7)
+            hinted = self.notes.noted < MAX_HINTS
+            near = get_close_matches(normal(entry.key.text)[:60], words, n=1, cutoff=0.7) if hinted else []
             few = self._keys.known if len(self._keys.known) <= MAX_LISTED else ()
             known = f"Known here: {', '.join(few)}." if few else "The configuration reference lists those that are."
             hint = f"Did you mean `{words[near[0]]}`?" if near else known
@@ -142,13 +144,24 @@ class Section:
             expected=write,
         )
 
-    def wrong(self, key: str, expected: str, write: str, *, kind: Kind = Kind.VALUE, is_example: bool = False) -> None:
-        """Note that a value is not what it should be."""
-        node = self.get(key)
+    def wrong(
+        self,
+        key: str,
+        expected: str,
+        write: str,
+        *,
+        kind: Kind = Kind.VALUE,
+        is_example: bool = False,
+        item: Node | None = None,
+    ) -> None:
+        """Note that a value, or the one item of it that is given, is not what it should be."""
+        node = item or self.get(key)
         at = node.at if node else self.at(key)
         found = "nothing" if node is None else what(node)
         if is_secret_name(key) and isinstance(node, Scalar):
             found = shown(node.text, key=key)
+        if node is not self.get(key):
+            found += " in it"
         message = f"`{self.path(key)}` must be {expected}; found {found}. {_advice(write, is_example)}"
         self.notes.error(at, kind, message, found=found, expected=expected)
 
@@ -164,13 +177,14 @@ class Section:
             return None
         return node.text
 
-    def integer(self, key: str, minimum: int) -> int | None:
+    def integer(self, key: str, minimum: int, maximum: int, *, kind: Kind = Kind.VALUE) -> int | None:
         node = self.get(key)
         if node is None:
             return None
         value = whole_number(node)
-        if value is None or value < minimum:
-            self.wrong(key, f"a whole number of at least {minimum}", f"`{key}: {max(minimum, 1)}`", is_example=True)
+        if value is None or not minimum <= value <= maximum:
+            expected = f"a whole number from {minimum} to {maximum}"
+            self.wrong(key, expected, f"`{key}: {max(minimum, 1)}`", kind=kind, is_example=True)
             return None
         return value
 
@@ -219,12 +233,15 @@ class Section:
         node = self.get(key)
         if node is None:
             return None
-        items = node.items if isinstance(node, Sequence) else (node,)
-        scalars = tuple(item for item in items if isinstance(item, Scalar) and item.text and not item.null)
-        if not items or len(scalars) < len(items):
-            self.wrong(key, "a text or a list of texts", f"`{key}: one`, or a list with a text after each `-`")
-            return None
-        return scalars
+        scalars = []
+        items = node.items if isinstance(node, Sequence) and node.items else (node,)
+        for item in items:
+            if isinstance(item, Scalar) and item.text and not item.null:
+                scalars.append(item)
+                continue
+            write = f"`{key}: one`, or a list with a text after each `-`"
+            self.wrong(key, "a text or a list of texts", write, item=item)
+        return tuple(scalars) if len(scalars) == len(items) else None
 
     def ignored(self, key: str, why: str) -> None:
         """Warn that a key has no effect, unless its value says what happens anyway (false, none)."""
@@ -242,5 +259,5 @@ def _advice(write: str, is_example: bool) -> str:
 
 def whole_number(node: Node) -> int | None:
     """The number that a scalar writes in decimal digits, if it does."""
-    text = node.text.replace("_", "") if isinstance(node, Scalar) else ""
-    return int(text) if re.fullmatch(rf"[+-]?[0-9]{{1,{MAX_DIGITS}}}", text) else None
+    text = node.text.strip().replace("_", "") if isinstance(node, Scalar) else ""
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,9}", text) else None

@@ -60,9 +60,9 @@ def decode(content: bytes, notes: Notes) -> Source | None:
         notes.error(
             START,
             Kind.SIZE,
-            f"the file has {len(content)} bytes; at most {MAX_BYTES} are read. A configuration needs a few hundred: "
+            f"the file has more than {MAX_BYTES} bytes, and no more are read. A configuration needs a few hundred: "
             "move what is not configuration elsewhere.",
-            found=f"{len(content)} bytes",
+            found=f"more than {MAX_BYTES} bytes",
             expected=f"at most {MAX_BYTES} bytes",
         )
         return None

@@ -1,23 +1,20 @@
 """A step of version 2: its command, and its parameters, inline or in a file of their own. Pure."""
 
 import posixpath
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ci_bot.config import params, values
 from ci_bot.config.checks import Check
-from ci_bot.config.document import read as read_document
 from ci_bot.config.filters import Triggers
 from ci_bot.config.mask import shown
 from ci_bot.config.model import ConfiguredExperiment
 from ci_bot.config.nodes import Mapping, Scalar
-from ci_bot.config.params import COMMANDS, Params
-from ci_bot.config.problems import START, At, Kind, Notes
+from ci_bot.config.params import Params, commands
+from ci_bot.config.params_files import ParamsFiles
+from ci_bot.config.problems import At, Kind, Notes
 from ci_bot.config.section import Keys, Section, normal, what
 from launcher.experiment import Specification
-
-ReadParams = Callable[[str], bytes | None]
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Step:
             return None
         limits = {"timeout_s": self.timeout_s, "retries": self.retries or 0}
         if read is None:
-            specification = Specification(name=name, topology=COMMANDS[self.command][0], groups=(), **limits)
+            specification = Specification(name=name, topology=commands()[self.command][0], groups=(), **limits)
         else:
             specification = Specification(
                 name=name,
@@ -86,15 +83,16 @@ def misplaced(section: Section, keys: Keys, belongs: str) -> Section | None:
     return Section(Mapping(tuple(entry for _, entry in taken), section.start), section.where, keys, section.notes)
 
 
-def read_step(section: Section, workflow: str, read_file: ReadParams | None) -> Step:
+def read_step(section: Section, workflow: str, files: ParamsFiles | None) -> Step:
     """A step, with every problem in it noted."""
     name = section.text("name")
     if name is None and not section.has("name"):
-        message = f"the step has no name, and was given its workflow's. Write, for example, `name: {workflow}`."
+        right = shown(f"name: {workflow}")
+        message = f"the step has no name, and was given its workflow's. Write, for example, {right}."
         section.notes.warning(section.at("name"), Kind.MISSING, message, found="nothing", expected="`name`")
     name = name or workflow
     command = _command(section)
-    read, unread = _params(section, command, name, read_file)
+    read, unread = _params(section, command, name, files)
     section.report_unknown()
     return Step(
         workflow=workflow,
@@ -110,12 +108,12 @@ def read_step(section: Section, workflow: str, read_file: ReadParams | None) -> 
 
 
 def _command(section: Section) -> str | None:
-    known = ", ".join(COMMANDS)
+    known = ", ".join(commands())
     if not section.has("command"):
         section.missing("command", f"`command: experiment.run_single_node`; known are {known}")
         return None
     text = section.text("command") or ""
-    command = next((each for each in COMMANDS if normal(each) == normal(text)), None)
+    command = next((each for each in commands() if normal(each) == normal(text)), None)
     if command is None:
         write = "`command: experiment.run_single_node`, and what is to run as `command` below `params`"
         section.wrong("command", f"one of {known}", write, kind=Kind.TYPE)
@@ -127,36 +125,42 @@ def _command(section: Section) -> str | None:
 
 
 def _params(
-    section: Section, command: str | None, name: str, read_file: ReadParams | None
+    section: Section, command: str | None, name: str, files: ParamsFiles | None
 ) -> tuple[Params | None, str | None]:
     """The parameters, or the path of the file that holds them and was not read."""
     loose = misplaced(section, params.KEYS, "in the step's `params`")
     inline = section.mapping("params")
     entries = (*(inline.entries if inline else ()), *(loose.entries if loose else ()))
-    where = section.path("params")
+    written = Mapping(entries, inline.at if inline else section.start)
     if not section.has("paramsFile"):
         if not entries and not section.has("params"):
             section.missing("params", "`params:` and below it `command: python train.py`", is_example=True)
             return None, None
-        at = inline.at if inline else section.start
-        return _read(Section(Mapping(entries, at), where, params.KEYS, section.notes), command, name), None
+        return _read(Section(written, section.path("params"), params.KEYS, section.notes), command, name), None
     if entries:
-        message = (
-            f"{shown(section.where)} has both `params` and `paramsFile`; one of them is expected. Remove the other."
-        )
-        section.notes.error(
-            section.at("paramsFile"), Kind.PARAMS_FILE, message, found="both", expected="one of the two"
-        )
-        return None, None
-    path = _path(section)
+        _refuse_both(section, written, command, name)
+    path = values.path_within(section, "paramsFile", example=".ps_project/train.yaml", kind=Kind.PARAMS_FILE)
     if path is None:
         return None, None
-    if read_file is None:
+    path = posixpath.normpath(path)
+    if files is None:
         message = f"{shown(path)} was not read: the file is checked alone, and the parameters file is taken on trust."
         at = values.value_at(section, "paramsFile")
         section.notes.warning(at, Kind.PARAMS_FILE, message, found=shown(path))
         return None, path
-    return _from_file(section, path, command, name, read_file=read_file), None
+    return _from_file(section, path, command, name, files=files), None
+
+
+def _refuse_both(section: Section, written: Mapping, command: str | None, name: str) -> None:
+    """Note that there are parameters beside a file of them, and what else is wrong with them.
+
+    What they lack is no problem of theirs: the file may have it.
+    """
+    message = f"{shown(section.where)} has both `params` and `paramsFile`; one of them is expected. Remove the other."
+    section.notes.error(section.at("paramsFile"), Kind.PARAMS_FILE, message, found="both", expected="one of the two")
+    apart = Notes(section.notes.path)
+    _read(Section(written, section.path("params"), params.KEYS, apart), command, name)
+    section.notes.take(each for each in apart.problems if each.kind is not Kind.MISSING)
 
 
 def _read(section: Section, command: str | None, name: str) -> Params | None:
@@ -168,36 +172,16 @@ def _read(section: Section, command: str | None, name: str) -> Params | None:
     return params.read_params(section, command, name)
 
 
-def _path(section: Section) -> str | None:
-    text = section.text("paramsFile")
-    if text is None:
-        return None
-    path = posixpath.normpath(text)
-    if text.startswith("/") or path == "." or path.split("/")[0] == ".." or "\\" in text or not text.isprintable():
-        section.wrong(
-            "paramsFile",
-            "a file's path within the repository, with `/`",
-            "`paramsFile: .ps_project/train.yaml`",
-            kind=Kind.PARAMS_FILE,
-            is_example=True,
-        )
-        return None
-    return path
-
-
-def _from_file(section: Section, path: str, command: str | None, name: str, *, read_file: ReadParams) -> Params | None:
-    content = read_file(path)
-    if content is None:
+def _from_file(section: Section, path: str, command: str | None, name: str, *, files: ParamsFiles) -> Params | None:
+    file = files.find(path)
+    if file is None:
         section.wrong("paramsFile", "a file of this commit", "the path of one that exists", kind=Kind.PARAMS_FILE)
         return None
-    notes = Notes(path)
-    root = read_document(content, notes)
-    read = None
+    root = file.root
     if isinstance(root, Mapping):
-        read = _read(Section(root, "", params.KEYS, notes), command, name)
-    elif root is not None:
+        return _read(Section(root, "", params.KEYS, file.notes), command, name)
+    if root is not None:
         found = what(root) if not isinstance(root, Scalar) else "a single value"
         message = f"a parameters file is a mapping; found {found}. Write `command: python train.py` and so on."
-        notes.error(root.at if root else START, Kind.PARAMS_FILE, message, found=found, expected="a mapping")
-    section.notes.problems += [each for each in notes.problems if each not in section.notes.problems]
-    return read
+        file.notes.error(root.at, Kind.PARAMS_FILE, message, found=found, expected="a mapping")
+    return None

@@ -16,6 +16,8 @@ def diagnose(source: Source, broken: Broken, notes: Notes) -> None:
         index, words = conflict, "merge conflict"
     elif (quote := _runaway_quote(source, broken)) is not None:
         opened, words = quote, "quoted scalar; end of stream"
+    elif (keyless := _keyless(source, broken)) is not None:
+        opened, words = keyless, "simple key"
     for pattern, explain in _EXPLANATIONS:
         if re.search(pattern, words):
             index, message = explain(source, index, opened)
@@ -42,6 +44,49 @@ def _runaway_quote(source: Source, broken: Broken) -> int | None:
     return quoted.start if near and "\n" in source.text[quoted.start : quoted.end] else None
 
 
+_KEYLESS = re.compile(r"(?:- +)?([\w.-]+(?:[:：]\S.*)?|[\w.-]+：)")
+
+
+def _keyless(source: Source, broken: Broken) -> int | None:
+    """Where the first line of a block is no key, for want of a colon and a space.
+
+    YAML takes it for a text, which the next lines may continue, and notices at a colon further down.
+    """
+    number = source.line_of(broken.index)
+    before = source.text[source.start_of(number) : broken.index]
+    continued = "mapping values are not allowed" in broken.words and ": " not in before
+    if not continued and not re.search("document start|block mapping", broken.words):
+        return None
+    first, opener = _first_text(source.lines[:number])
+    if first is None:
+        return None
+    line = source.lines[first]
+    column = len(line) - len(line.lstrip(" -"))
+    if opener and not _KEYLESS.fullmatch(line.strip()):
+        return None  # a text of several words may well be what is meant
+    beside = before.startswith(" " * column) if continued else before == " " * column
+    return source.start_of(first) + column if beside else None
+
+
+def _first_text(above: list[str]) -> tuple[int | None, str | None]:
+    """The line, from 0, with which a text of lines without keys began, and the key's line whose value it is."""
+    first = None
+    for i in range(len(above) - 1, -1, -1):
+        line = above[i].strip()
+        if not line or line.startswith("#"):
+            continue
+        if line.startswith("---"):
+            break
+        if line.split(" #")[0].rstrip().endswith((":", " -")) or line == "-":
+            return first, line
+        if re.search(r":\s", line):
+            return None, line  # it has its value already, which goes on here
+        first = i
+        if line.startswith("- "):
+            return first, line
+    return first, None
+
+
 def _conflict(_source: Source, index: int, _opened: int) -> tuple[int, str]:
     return index, "a merge conflict was committed here (`<<<<<<<`). Resolve it."
 
@@ -52,9 +97,10 @@ def _quote_never_closed(source: Source, _index: int, opened: int) -> tuple[int, 
 
 
 def _escape(source: Source, index: int, _opened: int) -> tuple[int, str]:
-    start = index - 1 if source.text[index : index + 1] != "\\" else index
-    found = shown(source.text[start : start + 2])
-    return index, (
+    start = max(source.text.rfind("\\", 0, index + 1), 0)
+    escape = re.match(r"\\(?:x\w{0,2}|u\w{0,4}|U\w{0,8}|.?)", source.text[start:])
+    found = shown(escape.group() if escape else "\\")
+    return start, (
         f"{found} is not an escape that YAML knows between double quotes. Write \\\\ for a backslash, or put the value "
         "between single quotes."
     )
@@ -92,7 +138,10 @@ def _second_colon(source: Source, index: int, _opened: int) -> tuple[int, str]:
 
 
 def _no_colon(source: Source, _index: int, opened: int) -> tuple[int, str]:
-    line = source.lines[source.line_of(opened)].strip()
+    line = source.lines[source.line_of(opened)].strip().removeprefix("- ").strip()
+    if re.match(r"[\w.-]+：", line):
+        right = re.sub("： *", ": ", line, count=1).strip()
+        return opened, f"{shown(line)} has a full-width colon, which is none to YAML. Write {shown(right)}."
     if re.match(r"[\w.-]+:[^\s]", line):
         right = line.replace(":", ": ", 1)
         return opened, f"{shown(line)} has no space after its colon. Write {shown(right)}."

@@ -67,27 +67,29 @@ def _json_environment(section: Section, key: str, node: Scalar) -> dict[str, str
 
 def _variable(entry: Entry, where: str, notes: Notes) -> str | None:
     name, value = entry.key.text, entry.value
-    path = shown(f"{where}.{name}")
+    path = f"{where}.{name}"
     if not name or "=" in name or not name.isprintable() or " " in name:
-        message = f"{path}: a variable's name has letters, digits and `_`. Write `NAME: value`."
+        message = f"{shown(path)}: a variable's name has letters, digits and `_`. Write `NAME: value`."
         notes.error(entry.key.at, Kind.VALUE, message, found=shown(name), expected="a variable's name")
         return None
     if not isinstance(value, Scalar):
-        message = f"{path} must be a text or a number; found {what(value)}. Put it in quotes, as JSON say."
+        message = f"{shown(path)} must be a text or a number; found {what(value)}. Put it in quotes, as JSON say."
         notes.error(value.at, Kind.VALUE, message, found=what(value), expected="a text or a number")
         return None
     if "\0" in value.text:
-        notes.error(value.at, Kind.VALUE, f"{path} holds the character NUL, which no variable can. Remove `\\0`.")
+        notes.error(
+            value.at, Kind.VALUE, f"{shown(path)} holds the character NUL, which no variable can. Remove `\\0`."
+        )
         return None
     if value.text.strip().startswith("secret:"):
         message = (
-            f"{path} refers to {shown(value.text)}, and there are no secrets yet. It is never passed on as text. "
-            "Remove the line, or have the command read the credential from a file below /storage."
+            f"{shown(path)} refers to {shown(value.text)}, and there are no secrets yet. It is never passed on as "
+            "text. Remove the line, or have the command read the credential from a file below /storage."
         )
         notes.error(value.at, Kind.SECRET, message, found=shown(value.text), expected="a literal value")
         return None
     if value.null:
-        message = f'{path} has no value and becomes the empty text. Write `{name}: ""` to say so.'
+        message = f'{shown(path)} has no value and becomes the empty text. Write `{name}: ""` to say so.'
         notes.warning(entry.key.at, Kind.VALUE, message, found="nothing", expected='`""`')
         return ""
     return value.text
@@ -97,17 +99,14 @@ def ports(section: Section) -> tuple[int, ...]:
     """The ports of `ports`: numbers, or `host:container` of which the container's counts, listed or with commas."""
     found: list[int] = []
     for scalar in section.texts("ports") or ():
-        for part in filter(None, re.split(r"[,\s]+", scalar.text[:1000])):
-            number = whole_number(Scalar(part.rpartition(":")[2], True, scalar.at))
-            if number is None or not 1 <= number <= MAX_PORT or len(found) >= MAX_PORTS:
-                section.wrong(
-                    "ports",
-                    f"port numbers from 1 to {MAX_PORT}, at most {MAX_PORTS}",
-                    '`ports: "5000"`',
-                    is_example=True,
-                )
-                return ()
-            found.append(number)
+        parts = [part.rpartition(":")[2] for part in re.split(r"[,\s]+", scalar.text) if part]
+        numbers = [number for part in parts if (number := whole_number(Scalar(part, True, scalar.at))) is not None]
+        if len(numbers) < len(parts) or not all(1 <= number <= MAX_PORT for number in numbers):
+            expected = f"port numbers from 1 to {MAX_PORT}"
+            section.wrong("ports", expected, '`ports: "5000"`', is_example=True, item=scalar)
+        found += numbers
+    if len(found) > MAX_PORTS:
+        section.wrong("ports", f"at most {MAX_PORTS} port numbers", '`ports: "5000"`', is_example=True)
     return tuple(dict.fromkeys(found))
 
 
@@ -132,11 +131,20 @@ def timeout(section: Section) -> int | None:
 
 def retries(section: Section) -> int | None:
     """How often a failed command is tried again."""
-    count = section.integer("retries", 0)
-    if count is not None and count > MAX_RETRIES:
-        section.wrong("retries", f"at most {MAX_RETRIES}", "`retries: 2`", is_example=True)
+    return section.integer("retries", 0, MAX_RETRIES)
+
+
+def path_within(section: Section, key: str, *, example: str, kind: Kind = Kind.VALUE) -> str | None:
+    """A file's path in the repository, as written."""
+    text = section.text(key)
+    if text is None:
         return None
-    return count
+    path = posixpath.normpath(text)
+    if text.startswith("/") or path == "." or path.split("/")[0] == ".." or "\\" in text or not text.isprintable():
+        expected = "a file's path within the repository, with `/`"
+        section.wrong(key, expected, f"`{key}: {example}`", kind=kind, is_example=True)
+        return None
+    return text
 
 
 def directory(section: Section, key: str, *, example: str = "/home/me") -> str | None:

@@ -1,17 +1,20 @@
 """Versions 0 and 1 of the file: one experiment, its groups at the top level. Pure."""
 
+from dataclasses import replace
+
 from ci_bot.config import values
 from ci_bot.config.checks import read_checks
 from ci_bot.config.filters import Triggers, triggers_of
-from ci_bot.config.gangs import one_image
-from ci_bot.config.groups import ROLES, GroupKeys, node_group, topology_of
+from ci_bot.config.gangs import Written, one_image
+from ci_bot.config.groups import MAX_COUNT, GroupKeys, node_group, topologies_with, topology_of
 from ci_bot.config.mask import shown
 from ci_bot.config.model import ConfiguredExperiment
 from ci_bot.config.names import check_name
-from ci_bot.config.nodes import Mapping
-from ci_bot.config.problems import At, Kind, Notes
+from ci_bot.config.nodes import Entry, Mapping
+from ci_bot.config.problems import Kind, Notes
 from ci_bot.config.section import Keys, Section
-from launcher.experiment import Dockerfile, NodeGroup, Role, Specification, Topology
+from launcher.experiment import Dockerfile, NodeGroup, Role, Specification
+from launcher.topology import SHAPES
 
 KEYS = Keys(
     (
@@ -86,61 +89,55 @@ def _name(top: Section, repository_name: str) -> str | None:
     return name if name is not None and check_name(name, at, top.notes, write="`experiment: …`") else None
 
 
-def _topology(top: Section) -> Topology | None:
+def _topology(top: Section) -> str | None:
     if not top.has("type"):
-        top.missing("type", "`type: single`, or multi-grpc, multi-mpi, multi-torch", is_example=True)
+        first, *others = SHAPES
+        top.missing("type", f"`type: {first}`, or {', '.join(others)}", is_example=True)
         return None
     word = top.text("type")
     if word is None:
         return None
-    multinode = None
-    if top.has("parameter-server") != top.has("master"):  # the second group shows which protocol is meant
-        multinode = Topology.MULTI_GRPC if top.has("parameter-server") else Topology.MULTI_MPI
-    return topology_of(word, top, "type", multinode=multinode)
+    fitting = topologies_with(role for role in Role if top.has(role))  # the second group shows which one is meant
+    return topology_of(word, top, "type", multinode=fitting[0] if len(fitting) == 1 else None)
 
 
-def _groups(top: Section, topology: Topology | None) -> tuple[NodeGroup, ...] | None:
+def _groups(top: Section, topology: str | None) -> tuple[NodeGroup, ...] | None:
     """The groups in the topology's order. For multi-mpi `master` may be left out: worker 0 then does its work."""
-    roles = ROLES[topology] if topology else tuple(Role)
-    groups: list[NodeGroup | None] = []
+    roles = SHAPES[topology].roles if topology else tuple(Role)
+    written: list[Written | None] = []
     for role in roles:
         if top.has(role):
-            groups.append(_group(top, role, topology))
+            written.append(_group(top, role, topology))
         elif role is Role.WORKER or (topology and role is not Role.MASTER):
             top.missing(role, f"`{role}:` and below it `command: …`, indented")
-            groups.append(None)
+            written.append(None)
     for role in Role:
         if role not in roles and top.has(role):
             message = f"`{role}` is not used: `type: {topology}` has no such group. Remove it, or change `type`."
             top.notes.warning(top.at(role), Kind.UNUSED, message, found=f"`{role}`")
-    read = tuple(group for group in groups if group)
-    alike = topology is None or one_image(topology, read, _image_places(top, read), top.notes)
-    return read if alike and None not in groups else None
+    read = [each for each in written if each]
+    groups = tuple(each.group for each in read if each.group)
+    alike = topology is None or one_image(topology, read, top.notes)
+    return groups if alike and len(groups) == len(written) else None
 
 
-def _image_places(top: Section, groups: tuple[NodeGroup, ...]) -> dict[Role, At]:
-    """Where each group's image is written; what is wrong there has been noted."""
-    silent = Notes(top.notes.path)
-    nodes = {group.role: top.get(group.role) for group in groups}
-    sections = {role: Section(node, role, GROUP, silent) for role, node in nodes.items() if isinstance(node, Mapping)}
-    return {role: each.at("container" if each.has("container") else "dockerfile") for role, each in sections.items()}
-
-
-def _group(top: Section, role: Role, topology: Topology | None) -> NodeGroup | None:
+def _group(top: Section, role: Role, topology: str | None) -> Written | None:
     section = top.section(role, GROUP)
     if section is None:
         return None
     dockerfile = _dockerfile(section)
     section.report_unknown()
-    counted = topology not in {None, Topology.SINGLE}
-    count = section.integer("count", 1)
-    if topology is Topology.SINGLE and count is not None and count > 1:
+    one_node = topology is not None and SHAPES[topology].one_node
+    count = section.integer("count", 1, MAX_COUNT)
+    if one_node and count is not None and count > 1:
         message = (
-            f"`{role}.count` is not used: `type: single` is one node. Remove it, or choose another type, for "
+            f"`{role}.count` is not used: `type: {topology}` is one node. Remove it, or choose another type, for "
             "example `type: multi-torch`."
         )
         section.notes.warning(section.at("count"), Kind.UNUSED, message, found=str(count), expected="1")
-    return node_group(section, role, GROUP_KEYS if counted else ONE_NODE_KEYS, dockerfile=dockerfile)
+    return node_group(
+        section, role, ONE_NODE_KEYS if one_node or topology is None else GROUP_KEYS, dockerfile=dockerfile
+    )
 
 
 def _dockerfile(section: Section) -> Dockerfile | None:
@@ -148,10 +145,13 @@ def _dockerfile(section: Section) -> Dockerfile | None:
     use, path = None, None
     if inner:
         inner.report_unknown()
-        use, path = inner.boolean("use"), inner.text("path")
-    for _, entry in section.take_unknown(USE_DOCKERFILE):
-        flat = Section(Mapping((entry,), entry.key.at), section.where, USE_DOCKERFILE, Notes(section.notes.path))
-        use = flat.boolean("use-dockerfile") if use is None else use
+        use = inner.boolean("use")
+        path = values.path_within(inner, "path", example="docker/Dockerfile")
+    for key, entry in section.take_unknown(USE_DOCKERFILE):
+        right = Entry(replace(entry.key, text=key), entry.value)
+        flat = Section(Mapping((right,), entry.key.at), section.where, USE_DOCKERFILE, section.notes)
+        flat_use = flat.boolean(key)
+        use = flat_use if use is None else use
         message = (
             f"{shown(section.path(entry.key.text))} was read as `dockerfile.use`. Write `dockerfile: {{use: true}}`."
         )

@@ -8,9 +8,12 @@ from ci_bot.config.mask import shown
 from ci_bot.config.model import ConfiguredExperiment
 from ci_bot.config.names import check_name, unique_names
 from ci_bot.config.nodes import Entry, Mapping, Node, Sequence
+from ci_bot.config.params_files import ParamsFiles, ReadParams
 from ci_bot.config.problems import Kind, Notes
 from ci_bot.config.section import Keys, Section, what
-from ci_bot.config.step import ReadParams, Step, misplaced, read_step
+from ci_bot.config.step import Step, misplaced, read_step
+
+MAX_EXPERIMENTS = 50
 
 _FILTERS = {"filters": "triggers", "filter": "triggers", "trigger": "triggers"}
 TOP = Keys(("version", "workflows"), {"workflow": "workflows"})
@@ -51,10 +54,23 @@ def read(node: Mapping, read_file: ReadParams | None, notes: Notes) -> tuple[Con
         if workflows is not None or not top.has("workflows"):
             top.missing("workflows", "`workflows:` with a workflow below it, and its `steps:` below that")
         return ()
+    files = ParamsFiles(read_file, notes) if read_file else None
     steps: list[Step] = []
-    for entry in workflows.entries:
-        steps += _workflow(entry, outer, read_file, notes)
+    for entry in workflows.entries[:MAX_EXPERIMENTS]:
+        steps += _workflow(entry, outer, files, room=MAX_EXPERIMENTS - len(steps), notes=notes)
+    _judge_number(workflows, notes)
     return _experiments(steps, notes)
+
+
+def _judge_number(workflows: Mapping, notes: Notes) -> None:
+    number = len(workflows.entries)
+    if number > MAX_EXPERIMENTS:
+        at, expected = workflows.entries[MAX_EXPERIMENTS].key.at, f"at most {MAX_EXPERIMENTS}"
+        message = (
+            f"`workflows` has {number} workflows; {expected} are taken from one file, and this is one more. "
+            "Remove some, or have one command do the work of several."
+        )
+        notes.error(at, Kind.LIMIT, message, found=f"{number} workflows", expected=expected)
 
 
 def _triggers(section: Section | None) -> Triggers | None:
@@ -66,7 +82,8 @@ def _checks(section: Section | None) -> tuple[Check, ...]:
     return read_checks(node, section.path("checks"), section.notes) if section and node else ()
 
 
-def _workflow(entry: Entry, outer: _Outer, read_file: ReadParams | None, notes: Notes) -> list[Step]:
+def _workflow(entry: Entry, outer: _Outer, files: ParamsFiles | None, *, room: int, notes: Notes) -> list[Step]:
+    """The workflow's steps, so many as there is room for."""
     name = entry.key.text
     where = f"workflows.{name}"
     if not isinstance(entry.value, Mapping):
@@ -79,8 +96,8 @@ def _workflow(entry: Entry, outer: _Outer, read_file: ReadParams | None, notes: 
     inherited = _checks(misplaced(section, CHECKS, "in the step, beside `name`")) or outer.checks
     section.report_unknown()
     steps: list[Step] = []
-    for node in _steps(section):
-        step = Section(node, f"{where}.steps", Step.KEYS, notes)
+    for node in _steps(section)[:room]:
+        step = Section(node, section.path("steps"), Step.KEYS, notes)
         inside = misplaced(step, TRIGGERS, "in the workflow, beside `steps`")
         lower = _triggers(inside)
         if own is not None and lower is not None and inside is not None:
@@ -89,7 +106,7 @@ def _workflow(entry: Entry, outer: _Outer, read_file: ReadParams | None, notes: 
         checks = _checks(step)
         named = {check.identifier for check in checks}
         checks += tuple(check for check in inherited if check.identifier not in named)
-        steps.append(read_step(step, name, read_file).with_outer(own or lower or outer.triggers, checks, outer.project))
+        steps.append(read_step(step, name, files).with_outer(own or lower or outer.triggers, checks, outer.project))
     return steps
 
 

@@ -1,7 +1,6 @@
 """Event + configuration + what is known -> decisions. Pure."""
 
 from ci_bot.decide.judge import (
-    DESCENT,
     on_approval,
     on_merge_group,
     on_pull_request,
@@ -18,6 +17,7 @@ from ci_bot.decide.values import (
     Commit,
     Decision,
     EndClaims,
+    Forget,
     Known,
     Nothing,
     Read,
@@ -30,7 +30,9 @@ from ci_bot.decide.values import (
     ReportSkipped,
     ReportWaiting,
     Start,
+    Welcome,
 )
+from ci_bot.records import DESCENT
 
 __all__ = [
     "DESCENT",
@@ -39,6 +41,7 @@ __all__ = [
     "Commit",
     "Decision",
     "EndClaims",
+    "Forget",
     "Known",
     "Nothing",
     "Read",
@@ -51,6 +54,7 @@ __all__ = [
     "ReportSkipped",
     "ReportWaiting",
     "Start",
+    "Welcome",
     "on_approval",
     "on_merge_group",
     "on_pull_request",

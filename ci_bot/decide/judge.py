@@ -19,12 +19,11 @@ from ci_bot.decide.values import (
     Start,
 )
 from ci_bot.events import MergeGroup, PullRequest, Push, skip_requested
-from ci_bot.records import Claim, ClaimKind, Experiment
+from ci_bot.records import DESCENT, Claim, ClaimKind, Experiment
 from ci_bot.report.check_run import check_run_name
 from ci_bot.report.other_checks import configuration_notes
+from launcher.state import TERMINAL, State
 
-DESCENT = "descent"
-"""Who wishes that an experiment be cancelled when its last claim ends."""
 SAME_CLICK_S = 5.0
 """One click may arrive as a check_run and as a check_suite event."""
 
@@ -76,16 +75,14 @@ def on_pull_request(event: PullRequest, known: Known) -> list[Decision]:
     if event.action == "closed":
         return [EndClaims(ClaimKind.PULL_REQUEST, key, why=f"pull request #{key} was closed")]
     superseded = EndClaims(ClaimKind.PULL_REQUEST, key, f"superseded by {short(event.head_sha)}", event.head_sha)
-    if event.is_fork and known.approver is None:
-        return [superseded, *_waiting(event, known)]
-    claim = Claim(ClaimKind.PULL_REQUEST, key)
+    claim, tested = Claim(ClaimKind.PULL_REQUEST, key), f"base branch {event.base_ref}"
     branches = {event.base_ref} if event.is_fork else {event.base_ref, event.head_ref}
 
     def matches(experiment: ConfiguredExperiment) -> bool:
         return any(experiment.triggers.matches_merge(branch) for branch in branches)
 
-    wanted = _wanted(known, claim, matches, tested=f"base branch {event.base_ref}", trusted=not event.is_fork)
-    return [superseded, *wanted]
+    waits = event.number if event.is_fork and known.approver is None else None
+    return [superseded, *_wanted(known, claim, matches, tested=tested, trusted=not event.is_fork, waits=waits)]
 
 
 def on_merge_group(event: MergeGroup, known: Known) -> list[Decision]:
@@ -100,29 +97,49 @@ def on_merge_group(event: MergeGroup, known: Known) -> list[Decision]:
         return experiment.triggers.matches_merge(base)
 
     claim = Claim(ClaimKind.MERGE_GROUP, event.head_ref)
-    return list(_wanted(known, claim, matches, tested=f"base branch {base}")) or [
+    return list(_wanted(known, claim, matches, tested=f"base branch {base}", asked=True)) or [
         Nothing("the commit has no configuration file")
     ]
 
 
-def on_approval(head_sha: str, number: int, approver: str, known: Known) -> list[Decision]:
-    """What an approved fork's commit starts: the base branch's experiments on the fork's code."""
-    claim = Claim(ClaimKind.PULL_REQUEST, str(number))
-    return [Approve(head_sha, approver), *_wanted(known, claim, lambda _: True, trusted=False)]
+def on_approval(check: str, number: int, approver: str, known: Known, *, base_ref: str) -> list[Decision]:
+    """What an approved fork's commit starts: the base branch's experiments on the fork's code.
+
+    Args:
+        check: the name of the check run whose button was pressed; its experiment starts in any case.
+        number: of the pull request.
+        approver: the login of the person, who may write.
+        known: the commit, which is the pull request's head.
+        base_ref: the branch that the filters are tested against for the other experiments.
+    """
+
+    def matches(experiment: ConfiguredExperiment) -> bool:
+        return _shows(check, experiment.specification.name) or experiment.triggers.matches_merge(base_ref)
+
+    claim, tested = Claim(ClaimKind.PULL_REQUEST, str(number)), f"base branch {base_ref}"
+    wanted = _wanted(known, claim, matches, tested=tested, trusted=False, asked=True)
+    return [Approve(known.commit.head_sha, approver), *wanted]
 
 
 def on_rerun(check: str | None, sender: str, known: Known, *, fork: bool, at: float) -> list[Decision]:
     """What "Re-run" starts: each named experiment again once it has ended, whatever the filters say.
 
+    Of a fork's commit that nobody has approved it starts nothing: it shows the button that approves.
+
     Args:
         check: the check run's name, as GitHub shows it; None for all of the commit.
         sender: the login of the person, who may write.
         known: `existing` holds the newest experiment of each name.
-        fork: the commit comes from a fork.
+        fork: the commit comes from a fork; its ref is the pull request's.
         at: when it was asked for, which may be long ago.
     """
+    claim = Claim(ClaimKind.RERUN, sender)
     if fork and known.approver is None:
-        return [Nothing("a fork's commit starts only when it is approved")]
+        number = int(known.commit.ref.split("/")[2])
+        shown = _wanted(
+            known, claim, lambda each: _shows(check, each.specification.name), trusted=False, asked=True, waits=number
+        )
+        return [Nothing("a fork's commit starts only when it is approved"), *shown]
     if known.read is None:
         return [Nothing("the commit has no configuration file")]
     if not known.read.configuration.ok:
@@ -138,7 +155,6 @@ def on_rerun(check: str | None, sender: str, known: Known, *, fork: bool, at: fl
             decisions.append(refusal)
         else:
             rerun = newest.rerun + 1 if newest else 0
-            claim = Claim(ClaimKind.RERUN, sender)
             decisions.append(_start(known, experiment, claim, rerun=rerun, trusted=not fork))
     return decisions
 
@@ -158,15 +174,23 @@ def _refusal(newest: Experiment, sender: str, at: float) -> Decision | None:
 
 
 def rerun_number(start: Start, newest: Experiment | None) -> int:
-    """Which run of its name at its commit this is: one whose claims had all ended is wanted afresh.
+    """Which run of its name at its commit this is: one that was cancelled when its claims had ended is wanted afresh.
 
-    A branch pushed back to an older commit, or a pull request that is reopened, finds its experiment cancelled.
+    A branch pushed back to an older commit, or a pull request that is reopened, finds its experiment so.
     """
     if newest and start.trusted and not newest.trusted:
         return newest.rerun + 1  # what ran for a fork's pull request says nothing of the same commit in the repository
-    if start.claim.kind is not ClaimKind.RERUN and newest and newest.wish and newest.wish.by == DESCENT:
-        return newest.rerun + 1
-    return start.rerun if start.claim.kind is ClaimKind.RERUN or newest is None else newest.rerun
+    if newest is None or start.claim.kind is ClaimKind.RERUN:
+        return start.rerun
+    return newest.rerun + 1 if _was_dropped(newest) else newest.rerun
+
+
+def _was_dropped(newest: Experiment) -> bool:
+    """Whether the end of its claims is what cancels it; by then it may have come to an end of its own."""
+    if newest.wish is None or newest.wish.by != DESCENT:
+        return False
+    end = newest.state if newest.state in TERMINAL else newest.progress.intended
+    return end in {State.CANCELLED, State.PENDING, None}
 
 
 def ref_kind(push: Push) -> ClaimKind:
@@ -186,8 +210,21 @@ def _wanted(
     *,
     tested: str | None = None,
     trusted: bool = True,
+    asked: bool = False,
+    waits: int | None = None,
 ) -> Iterator[Decision]:
-    """Starts, or what is said in their place. `tested` is given where a check must be concluded in any case."""
+    """Starts, or what is said in their place.
+
+    Args:
+        known: the commit.
+        claim: what wants them.
+        matches: which are wanted.
+        tested: against what; given where a check must be concluded in any case.
+        trusted: the commit was pushed to the repository itself.
+        asked: this very commit is asked for, by a person or by a merge queue, which takes a neutral check for a test
+            that was passed: neither its message nor its age counts.
+        waits: the fork's pull request whose commit nobody has approved yet.
+    """
     read, head_sha = known.read, known.commit.head_sha
     if read is None:
         return
@@ -195,29 +232,20 @@ def _wanted(
         yield ReportProblems(head_sha, read, trusted)
         return
     yield ReportFine(head_sha, read, trusted)
-    skip = skip_requested(known.commit.message)
+    skip = None if asked else skip_requested(known.commit.message)
     for experiment in read.configuration.experiments:
         name = experiment.specification.name
         if not matches(experiment):
             if tested:
                 yield ReportNotMatching(head_sha, name, tested, trusted)
-        elif known.missed:
-            yield ReportMissed(head_sha, name, trusted)
         elif skip:
             yield ReportSkipped(head_sha, name, skip, trusted)
+        elif waits is not None:
+            yield ReportWaiting(head_sha, name, waits, read)
+        elif known.missed and not asked:
+            yield ReportMissed(head_sha, name, trusted)
         else:
             yield _start(known, experiment, claim, trusted=trusted)
-
-
-def _waiting(event: PullRequest, known: Known) -> Iterator[Decision]:
-    read = known.read
-    if read is None:
-        yield Nothing("the base branch has no configuration file")
-    elif not read.configuration.ok:
-        yield ReportProblems(event.head_sha, read, trusted=False)
-    else:
-        for experiment in read.configuration.experiments:
-            yield ReportWaiting(event.head_sha, experiment.specification.name, event.number, read)
 
 
 def _start(

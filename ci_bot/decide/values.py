@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ci_bot.config import Configuration
-from ci_bot.records import Claim, ClaimKind, Experiment
+from ci_bot.records import Claim, ClaimKind, Experiment, Repository
 from launcher.experiment import Specification
 
 # --- what is known ---
@@ -170,6 +170,20 @@ class RefuseRerun:
 
 
 @dataclass(frozen=True)
+class Forget:
+    """The App can't reach these repositories any more: cancel what runs for them."""
+
+    repository_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The App can reach these repositories again: deliver what GitHub lacks of them."""
+
+    repositories: tuple[Repository, ...]
+
+
+@dataclass(frozen=True)
 class Nothing:
     """Do nothing, because…"""
 
@@ -177,4 +191,4 @@ class Nothing:
 
 
 Report = ReportProblems | ReportFine | ReportSkipped | ReportNotMatching | ReportWaiting | ReportMissed
-Decision = Start | EndClaims | Report | Approve | Cancel | RefuseRerun | Nothing
+Decision = Start | EndClaims | Report | Approve | Cancel | RefuseRerun | Forget | Welcome | Nothing

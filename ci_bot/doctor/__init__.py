@@ -40,7 +40,7 @@ def checks(settings: Settings, environ: Mapping[str, str]) -> dict[str, Check]:
         "database": lambda: asyncio.to_thread(database.database, settings),
         "machines": lambda: asyncio.to_thread(host.machine_types, settings),
         "programs": lambda: asyncio.to_thread(host.programs),
-        "isolation": lambda: asyncio.to_thread(host.isolation, settings),
+        "isolation": lambda: asyncio.to_thread(host.isolation, settings, environ),
         "ray": lambda: cluster.ray(settings, environ),
         "github": lambda: hub.github(settings),
     }

@@ -5,6 +5,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import uv
@@ -12,6 +13,7 @@ import uv
 from ci_bot.app import machines
 from ci_bot.doctor import judge
 from ci_bot.doctor.findings import Finding, ok, problem
+from ci_bot.exposed import TODO, exposed
 from ci_bot.settings import Settings, SettingsError
 from launcher.sandbox import probe
 
@@ -62,10 +64,13 @@ def machine_types(settings: Settings) -> list[Finding]:
     return [ok("machines", f"{settings.machines} has {', '.join(sorted(known.table))}")]
 
 
-def isolation(settings: Settings) -> list[Finding]:
-    """What this host can do to enclose commands."""
+def isolation(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
+    """What this host can do to enclose commands, and what of ours they could read all the same."""
     capable = probe()
-    return [judge.isolation(settings.isolation, capable.ok, capable.why, node_here=not settings.ray_address)]
+    return [
+        judge.isolation(settings.isolation, capable.ok, capable.why, node_here=not settings.ray_address),
+        *(problem("isolation", f"{name}: {why}", TODO) for name, why in exposed(settings, environ).items()),
+    ]
 
 
 def programs() -> list[Finding]:

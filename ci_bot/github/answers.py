@@ -86,8 +86,6 @@ class Delivery:
     delivered_at: float
     status_code: int
     redelivery: bool
-    installation_id: int | None
-    repository_id: int | None
 
     @property
     def arrived(self) -> bool:
@@ -238,19 +236,20 @@ def delivery(answer: Fields) -> Delivery:
     return Delivery(
         id=answer.number("id"),
         guid=answer.text("guid"),
-        event=answer.text("event"),
+        event=answer.text("event", ""),
         action=answer.text("action", ""),
         delivered_at=_time(answer, "delivered_at"),
         status_code=_count(answer, "status_code"),
         redelivery=answer.flag("redelivery"),
-        installation_id=_optional_number(answer, "installation_id"),
-        repository_id=_optional_number(answer, "repository_id"),
     )
 
 
-def stored_delivery(answer: Fields) -> StoredDelivery:
-    """GET /app/hook/deliveries/{delivery_id}."""
-    payload = answer.child("request").values.get("payload")
+def stored_delivery(answer: Fields) -> StoredDelivery | None:
+    """GET /app/hook/deliveries/{delivery_id}; None where GitHub has not kept what it sent."""
+    request = answer.child("request").values
+    payload = request.get("payload")
+    if payload is None and "payload" in request:
+        return None
     if not isinstance(payload, dict):
         raise Unfit("request.payload is missing")
     body = json.dumps(payload, separators=(",", ":")).encode()
@@ -314,10 +313,6 @@ def _time(answer: Fields, key: str) -> float:
 def _count(answer: Fields, key: str) -> int:
     value = answer.values.get(key)
     return value if isinstance(value, int) else 0
-
-
-def _optional_number(answer: Fields, key: str) -> int | None:
-    return answer.number(key) if answer.values.get(key) is not None else None
 
 
 def _texts(answer: Fields, key: str) -> dict[str, str]:

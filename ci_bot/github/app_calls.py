@@ -1,10 +1,17 @@
 """What the App asks GitHub about itself: installations, the delivery log, its own birth."""
 
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any
+
+import structlog
+
+from ci_bot.events.fields import Fields, Unfit
 from ci_bot.github import answers
 from ci_bot.github.answers import App, Delivery, Installation, NewApp, StoredDelivery
 from ci_bot.github.session import AsApp, AsNobody, Session
 
 MAX_DELIVERY_BYTES = 64 * 1024 * 1024  # payloads have up to 25 MB, and grow when escaped anew
+log = structlog.get_logger()
 
 
 class AppCalls:
@@ -22,19 +29,23 @@ class AppCalls:
         return await self._session.list(AsApp(), "/app/installations{?per_page}", answers.installation)
 
     async def deliveries(self, since: float) -> tuple[Delivery, ...]:
-        """The log of webhook deliveries from `since` (seconds since the epoch) on, newest first.
+        """The log of webhook deliveries from `since` (seconds since the epoch) on, newest first."""
+        return tuple([each async for page in self.delivery_pages(since) for each in page])
+
+    async def delivery_pages(self, since: float) -> AsyncIterator[tuple[Delivery, ...]]:
+        """The same page by page, of any length; a line that can't be read is left out.
 
         GitHub keeps three days (Enterprise Server: seven) and never sends again by itself.
         """
-        return await self._session.list(
-            AsApp(),
-            "/app/hook/deliveries{?per_page}",
-            answers.delivery,
-            until=lambda delivery: delivery.delivered_at < since,
-        )
+        async for page in self._session.pages(AsApp(), "/app/hook/deliveries{?per_page}"):
+            found = tuple(_readable(page))
+            wanted = tuple(each for each in found if each.delivered_at >= since)
+            yield wanted
+            if len(wanted) < len(found):
+                return
 
-    async def delivery(self, delivery_id: int) -> StoredDelivery:
-        """What one delivery carried."""
+    async def delivery(self, delivery_id: int) -> StoredDelivery | None:
+        """What one delivery carried; None where GitHub has not kept that."""
         return await self._session.get(
             AsApp(),
             "/app/hook/deliveries/{delivery_id}",
@@ -48,3 +59,11 @@ class AppCalls:
         return await self._session.post(
             AsNobody(), "/app-manifests/{code}/conversions", b"", answers.new_app, code=code
         )
+
+
+def _readable(lines: Iterable[Any]) -> Iterator[Delivery]:
+    for line in lines:
+        try:
+            yield answers.delivery(Fields(line if isinstance(line, dict) else {}))
+        except Unfit as error:
+            log.warning("a line of GitHub's list of deliveries can't be read", why=str(error))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
@@ -58,11 +58,6 @@ class AsNobody:
 Who = Access | AsApp | AsUser | AsNobody
 
 
-def never(_: object) -> bool:
-    """No."""
-    return False
-
-
 class Session:
     """Authorization, pauses and judgement around the transport."""
 
@@ -107,10 +102,9 @@ class Session:
         read: Read[T],
         *,
         key: str | None = None,
-        until: Callable[[T], bool] = never,
         **variables: Any,
     ) -> tuple[T, ...]:
-        """The objects of a paged list (under `key` of each page), up to the first that makes `until` true."""
+        """The objects of a paged list (under `key` of each page)."""
         variables = {"per_page": PAGE_SIZE} | variables
         where = self._where(url, variables)
 
@@ -119,13 +113,26 @@ class Session:
             api = self._transport.getiter(url, variables, extra_headers=self._headers, iterable_key=key, **credentials)
             async with contextlib.aclosing(api) as items:
                 async for item in items:
-                    one = _understood(read, item, where)
-                    if until(one) or len(found) >= MAX_ITEMS:
+                    if len(found) >= MAX_ITEMS:
                         break
-                    found.append(one)
+                    found.append(_understood(read, item, where))
             return tuple(found)
 
         return await self._call(who, where, pages)
+
+    async def pages(self, who: Who, url: str, **variables: Any) -> AsyncIterator[Sequence[Any]]:
+        """The pages of a list of any length, each a call of its own, made when the page is wanted."""
+        variables = {"per_page": PAGE_SIZE} | variables
+        where = self._where(url, variables)
+        more: str | None = self._transport.address(url, variables)
+        while more:
+            page, more = await self._page(who, where, more)
+            if not isinstance(page, list):
+                raise Unavailable(f"{where}: GitHub's answer is incomplete: it is no list")
+            yield page
+
+    async def _page(self, who: Who, where: str, address: str) -> tuple[Any, str | None]:
+        return await self._call(who, where, lambda c: self._transport.page(address, self._headers, **c))
 
     async def post(self, who: Who, url: str, body: Any, read: Read[T], *, paced: bool = False, **variables: Any) -> T:
         """Create something; `body` b"" sends none. `paced` for what GitHub counts as creating content."""

@@ -98,6 +98,13 @@ class Transport(gidgethub.abc.GitHubAPI):
             async with stream as response:
                 return response.status_code, response.headers, await _bounded(response, self._max_bytes, where)
 
+    async def page(self, address: str, headers: dict[str, str], **credentials: str) -> tuple[Any, str | None]:
+        """One page of a list, and the address of the next."""
+        page, more, _ = await self._make_request(
+            "GET", address, {}, b"", headers["accept"], extra_headers=headers, **credentials
+        )
+        return page, more
+
     async def form(self, url: str, fields: Mapping[str, str]) -> Any:
         """POST a form without any credentials but its own, and read the JSON answer (GitHub's OAuth pages)."""
         where = place("POST", httpx.URL(url))

@@ -6,7 +6,7 @@ The same view gives the same bytes, and nothing in it ticks: a difference is wha
 from dataclasses import dataclass
 from typing import assert_never
 
-from ci_bot.records import Button, CheckRun, Experiment, HeldNode, Transition
+from ci_bot.records import DESCENT, Button, CheckRun, Experiment, HeldNode, Transition, Wish
 from ci_bot.report import amounts, durations, nodes, sentence, timeline
 from ci_bot.report.markdown import Ink, Tail, details, fence, is_url, join_blocks, link, tail_lines
 from launcher.state import TERMINAL, WAITING, Cause, State
@@ -181,7 +181,7 @@ def _headline(view: View) -> str:
         parts += [ink.text(experiment.pending_reason, 1000), _queued(view)]
     if experiment.wish is not None:
         wish = experiment.wish
-        parts.append(f"To be cancelled, asked by {ink.text(wish.by, 100)}: {ink.text(wish.why)}.")
+        parts.append(f"To be cancelled, asked by {_asker(wish, ink)}: {ink.text(wish.why)}.")
     return " ".join(part for part in parts if part)
 
 
@@ -192,8 +192,12 @@ def _end_headline(view: View, because: str) -> str:
     comfort = " The commit is not to blame; a re-run may do." if state is State.ERROR else ""
     by = ""
     if state is State.CANCELLED and view.experiment.wish is not None:
-        by = f" Asked by {view.ink.text(view.experiment.wish.by, 100)}."
+        by = f" Asked by {_asker(view.experiment.wish, view.ink)}."
     return f"**{word}**{after}. {because}{by}{comfort}"
+
+
+def _asker(wish: Wish, ink: Ink) -> str:
+    return "Descent" if wish.by == DESCENT else ink.text(wish.by, 100)
 
 
 def _queued(view: View) -> str:

@@ -55,7 +55,7 @@ class Planner:
         plan = _Plan(self, specification)
         return {
             "experiment": specification.name,
-            "type": specification.topology.value,
+            "type": specification.topology,
             "timeout_s": specification.timeout_s or self.rules.time_limit_s,
             "retries": specification.retries,
             "env": {name: shown(name, value) for name, value in sorted(told.items())},
@@ -68,7 +68,7 @@ class Planner:
         plan, ink = _Plan(self, specification), Ink()
         limit_s = specification.timeout_s or self.rules.time_limit_s
         said = [
-            f"{ink.plain(specification.name)}: {specification.topology.value}, "
+            f"{ink.plain(specification.name)}: {specification.topology}, "
             f"ended after {duration(limit_s)}, {specification.retries} retries"
         ]
         for members in plan.roles:

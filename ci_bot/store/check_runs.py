@@ -4,10 +4,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, exists, func, select, update
 
 from ci_bot.records import CheckRun
-from ci_bot.store.tables import check_run, undelivered
+from ci_bot.store.tables import check_run, repository, undelivered
+
+NAMED = ("repository_id", "head_sha", "name")
+"""What its generations have in common."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,13 @@ def want(
         "wanted_digest": digest(wanted),
         "completed": wanted.status == "completed",
     }
-    if values["completed"]:
-        values["undeliverable"] = None  # the end is tried once more
     last = newest(connection, repository_id, wanted.head_sha, wanted.name)
     row = _own(connection, wanted, repository_id, experiment_id) or last
     if row is not None and _continues(row, wanted, experiment_id):
         connection.execute(update(check_run).where(check_run.c.id == row.id).values(values))
+        if values["completed"]:  # the end is tried once more
+            own = (check_run.c.id == row.id) & ~_passed_by()
+            connection.execute(update(check_run).where(own).values(undeliverable=None))
         row_id = row.id
     else:
         values |= {"repository_id": repository_id, "head_sha": wanted.head_sha, "name": wanted.name}
@@ -93,13 +97,26 @@ def _continues(row: CheckRunRow, wanted: CheckRun, experiment_id: int | None) ->
     return not row.completed or wanted.status == "completed"
 
 
-def due(connection: Connection, now: float, limit: int = 100) -> list[CheckRunRow]:
-    """Check runs to write now, those that have waited longest first."""
+def due(connection: Connection, now: float, each: int = 32) -> list[CheckRunRow]:
+    """Check runs to write now: of each installation up to `each`, those that have waited longest first.
+
+    First words and ends go before what passes. None goes while an older one of its name at its commit is to be
+    written: GitHub shows the one that was made last.
+    """
+    passing = case((check_run.c.completed | check_run.c.acknowledged_at.is_(None), 0), else_=1)
+    order = (passing, check_run.c.next_try_at, check_run.c.id)
+    place = func.row_number().over(partition_by=repository.c.installation_id, order_by=order)
+    waiting = (
+        select(check_run.c.id, place.label("place"))
+        .outerjoin(repository, repository.c.id == check_run.c.repository_id)
+        .where(undelivered, check_run.c.next_try_at <= now, ~_follows_undelivered())
+        .subquery()
+    )
     rows = (
         select(check_run)
-        .where(undelivered, check_run.c.next_try_at <= now)
-        .order_by(check_run.c.next_try_at, check_run.c.id)
-        .limit(limit)
+        .join(waiting, waiting.c.id == check_run.c.id)
+        .where(waiting.c.place <= each)
+        .order_by(waiting.c.place, check_run.c.next_try_at, check_run.c.id)
     )
     return [_row(row) for row in connection.execute(rows).mappings()]
 
@@ -148,6 +165,16 @@ def undeliverable(connection: Connection, row_id: int, why: str) -> None:
     connection.execute(update(check_run).where(check_run.c.id == row_id).values(undeliverable=why))
 
 
+def revive(connection: Connection, repository_id: int) -> None:
+    """The repository can be reached again: what GitHub does not have as it should be is due at once."""
+    lacking = (check_run.c.repository_id == repository_id) & (
+        check_run.c.wanted_digest != check_run.c.acknowledged_digest
+    )
+    # As after one failure: GitHub may have it all the same, and is asked for it first.
+    values = {"undeliverable": None, "tries": 1, "next_try_at": 0.0}
+    connection.execute(update(check_run).where(lacking, ~_passed_by()).values(values))
+
+
 def last_id(connection: Connection) -> int:
     """The newest row's; 0 when there is none."""
     found: int = connection.execute(select(func.coalesce(func.max(check_run.c.id), 0))).scalar_one()
@@ -189,6 +216,26 @@ def of_experiment(connection: Connection, experiment_id: int) -> list[CheckRunRo
 def find_by_github_id(connection: Connection, repository_id: int, github_id: int) -> CheckRunRow | None:
     """The one that GitHub knows by that id."""
     return _maybe(connection, check_run.c.repository_id == repository_id, check_run.c.github_id == github_id)
+
+
+def _follows_undelivered() -> ColumnElement[bool]:
+    """An older check run of the same name at the same commit is still to be written."""
+    older = check_run.alias()
+    return exists().where(
+        *(older.c[key] == check_run.c[key] for key in NAMED),
+        older.c.generation < check_run.c.generation,
+        older.c.wanted_digest != older.c.acknowledged_digest,
+        older.c.undeliverable.is_(None),
+    )
+
+
+def _passed_by() -> ColumnElement[bool]:
+    """It was given up before GitHub had it, and made now it would hide a newer one of its name at its commit."""
+    newer = check_run.alias()
+    later = exists().where(
+        *(newer.c[key] == check_run.c[key] for key in NAMED), newer.c.generation > check_run.c.generation
+    )
+    return check_run.c.undeliverable.is_not(None) & check_run.c.github_id.is_(None) & later
 
 
 def _own(connection: Connection, wanted: CheckRun, repository_id: int, experiment_id: int | None) -> CheckRunRow | None:

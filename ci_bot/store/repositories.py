@@ -26,6 +26,18 @@ def get(connection: Connection, repository_id: int) -> Repository | None:
     return None if row is None else _repository(row)
 
 
+def known(connection: Connection, repository_id: int) -> Repository | None:
+    """One repository, removed or not, as it was last seen."""
+    row = connection.execute(select(repository).where(repository.c.id == repository_id)).mappings().one_or_none()
+    return None if row is None else _repository(row)
+
+
+def installations(connection: Connection) -> dict[int, int]:
+    """The installation of each repository that was ever seen, by the repository's id."""
+    rows = connection.execute(select(repository.c.id, repository.c.installation_id))
+    return {row.id: row.installation_id for row in rows}
+
+
 def present(connection: Connection) -> list[Repository]:
     """All that are not removed, by name."""
     rows = select(repository).where(repository.c.removed_at.is_(None)).order_by(repository.c.full_name)

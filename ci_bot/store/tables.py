@@ -67,12 +67,19 @@ delivery = Table(
     Column("outcome", Text),
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("next_try_at", Double, nullable=False, server_default="0"),
+    Column("lane", BigInteger),
     CheckConstraint("source IN ('webhook', 'recovered')", name="source"),
     sqlite_autoincrement=True,
 )
-# Whatever the number of rows kept, those to be worked on are few and found at once.
+# Whatever the number of rows kept, those to be worked on are few and found at once. It holds all that is asked of them
+# but the body, behind which SQLite finds a column only by reading the body.
 _unprocessed = delivery.c.processed_at.is_(None)
-Index("ix_delivery_pending", delivery.c.seq, sqlite_where=_unprocessed, postgresql_where=_unprocessed)
+Index(
+    "ix_delivery_pending",
+    *(delivery.c.lane, delivery.c.seq, delivery.c.processed_at, delivery.c.tries, delivery.c.next_try_at),
+    sqlite_where=_unprocessed,
+    postgresql_where=_unprocessed,
+)
 Index("ix_delivery_received_at", delivery.c.received_at)
 
 repository = Table(

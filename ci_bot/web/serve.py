@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 
@@ -29,7 +30,7 @@ from ci_bot.web.guard import Guard, Headers
 from ci_bot.web.live import Live
 from ci_bot.web.rights import Sessions
 from ci_bot.web.room import Room, environment, secrets_of
-from ci_bot.web.webhook import webhook
+from ci_bot.web.webhook import Ahead, Webhook
 from launcher.guardian.segments import Segments
 from launcher.keep import Keep
 
@@ -50,7 +51,9 @@ def create_app(settings: Settings, engine: Engine | None = None, clock: Callable
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = engine or open_engine(settings.store_url)
     migrate(engine)
-    inbox, nudge = Inbox(engine), Nudge(settings.data_dir / "nudge.sock")
+    nudge = Nudge(settings.data_dir / "nudge.sock")
+    inbox = Inbox(engine, nudge.send)
+    webhook = Webhook(inbox, webhook_secrets(settings))
     keep = Keep(settings.data_dir)
 
     def experiment(experiment_id: int) -> Experiment | None:
@@ -59,10 +62,6 @@ def create_app(settings: Settings, engine: Engine | None = None, clock: Callable
 
     def log_of(experiment_id: int, attempt: int, rank: int) -> Segments:
         return keep.log(experiment_id, attempt, rank, settings.log_max_bytes)
-
-    def secrets() -> tuple[bytes, ...]:
-        credentials = settings.credentials()
-        return tuple(secret.encode() for secret in credentials.webhook_secrets) if credentials else ()
 
     room = Room(
         settings=settings,
@@ -84,13 +83,35 @@ def create_app(settings: Settings, engine: Engine | None = None, clock: Callable
         await room.close()
 
     app = Starlette(
-        routes=[webhook(inbox, secrets, nudge.send), *_routes()],
-        middleware=[Middleware(Headers), Middleware(Guard, room=room)],
+        # A delivery never gets as far as its route, which is there to tell other methods that they are not allowed.
+        routes=[Route("/webhook", webhook, methods=["POST"]), *_routes()],
+        middleware=[Middleware(Ahead, webhook=webhook), Middleware(Headers), Middleware(Guard, room=room)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )
     app.state.room = room
     return app
+
+
+def webhook_secrets(settings: Settings) -> Callable[[], tuple[bytes, ...]]:
+    """Gives the secrets as they are now; `app.json`, which set-up may write at any time, is read when it is another."""
+    path = settings.data_dir / "app.json"
+
+    @lru_cache(maxsize=1)
+    def read(version: tuple[int, ...]) -> tuple[bytes, ...]:
+        credentials = settings.credentials()
+        return tuple(secret.encode() for secret in credentials.webhook_secrets) if credentials else ()
+
+    def now() -> tuple[bytes, ...]:
+        if settings.environment_credentials:
+            return read(())
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return ()
+        return read((found.st_ino, found.st_mtime_ns, found.st_size))
+
+    return now
 
 
 def _routes() -> list[Route | Mount]:

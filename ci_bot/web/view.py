@@ -152,7 +152,7 @@ def parameters(experiment: Experiment) -> dict[str, Any]:
         return redact(mask_text(clean(value)), secrets)
 
     facts = {
-        "Type": specification.topology.value,
+        "Type": specification.topology,
         "Working directory": specification.workdir or "",
         "Artifacts": specification.artifacts or "",
         "Time limit": durations.duration(specification.timeout_s) if specification.timeout_s else "",

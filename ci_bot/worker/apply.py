@@ -39,7 +39,7 @@ def apply(connection: Connection, repository: Repository | None, decisions: Sequ
             case decide.RefuseRerun(experiment_id=experiment_id, by=by, at=asked_at):
                 told = refused_rerun(by, asked_at)
                 experiments.remark(connection, experiment_id, [told], replacing=REFUSED_RERUN)
-            case decide.Nothing():
+            case decide.Forget() | decide.Welcome() | decide.Nothing():
                 pass
             case _:
                 _report(connection, repository, decision)

@@ -16,6 +16,7 @@ from launcher.keep import Keep
 from launcher.state import Cause, Signal, State
 
 CODE_S = 6 * 3600.0
+DEFECT = "a defect of Descent's, see its log"
 MAX_FETCHES = 4
 MAX_PAUSE_S = 60.0
 log = structlog.get_logger()
@@ -121,16 +122,26 @@ class Fetching:
 
     async def _fetch(self, experiment: Experiment, fetch: Fetch) -> None:
         try:
-            await self._bring(experiment, fetch)
+            await self._try(experiment, fetch)
         except (Superseded, LeaseLost):
             self._fetches.pop(experiment.id, None)  # somebody else moved it on
-        except Exception:
-            # One commit that we can't digest must not hold up the others; the 6 hours end it.
-            log.exception("a commit could not be fetched: this is a defect of Descent's", experiment_id=experiment.id)
-            self._put_off(fetch)
+        except Exception:  # the database, say: it is tried again with what the rows say then
+            log.exception("what became of a fetch could not be recorded", experiment_id=experiment.id)
         finally:
             fetch.task = None
             self.wake()
+
+    async def _try(self, experiment: Experiment, fetch: Fetch) -> None:
+        try:
+            await self._bring(experiment, fetch)
+        except (Superseded, LeaseLost):
+            raise
+        except SourceUnavailable as error:
+            await self._not_yet(experiment, fetch, str(error))
+        except Exception:
+            # One commit that we can't digest must not hold up the others.
+            log.exception("a commit could not be fetched: this is a defect of Descent's", experiment_id=experiment.id)
+            await self._not_yet(experiment, fetch, DEFECT)
 
     async def _bring(self, experiment: Experiment, fetch: Fetch) -> None:
         try:
@@ -139,13 +150,6 @@ class Fetching:
             await self._end(experiment, Cause.COMMIT_GONE, why=str(error))
         except SourceRefused as error:
             await self._end(experiment, Cause.REFUSED_ARCHIVE, why=str(error))
-        except SourceUnavailable as error:
-            waited_s = self.now() - fetch.since
-            if waited_s > CODE_S:
-                await self._end(experiment, Cause.NOT_FETCHABLE, waited_s=waited_s, why=str(error))
-                return
-            self._put_off(fetch)
-            await self.journal.note(experiment.id, pending_reason=f"Waits for the code: {error}")
         else:
             if remarks := (*self.notes(experiment), *notes):
                 await self.journal.remark(experiment.id, remarks)
@@ -153,6 +157,15 @@ class Fetching:
             if experiment.state is State.CREATED:
                 await self.journal.signal(experiment.id, experiment.progress, Signal.COMMIT_RESOLVED)
             self._fetches.pop(experiment.id, None)
+
+    async def _not_yet(self, experiment: Experiment, fetch: Fetch, why: str) -> None:
+        """Try again later, and say so; at last it is over."""
+        self._put_off(fetch)  # first: whatever becomes of the rest, it is not tried again at once
+        waited_s = self.now() - fetch.since
+        if waited_s > CODE_S:
+            await self._end(experiment, Cause.NOT_FETCHABLE, waited_s=waited_s, why=why)
+        else:
+            await self.journal.note(experiment.id, pending_reason=f"Waits for the code: {why}")
 
     async def _end(self, experiment: Experiment, cause: Cause, **detail: object) -> None:
         await self.journal.end(experiment, cause, detail)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ci_bot import decide
-from ci_bot.decide import Commit, Decision, EndClaims, Known, Nothing
+from ci_bot.decide import Commit, Decision, EndClaims, Forget, Known, Nothing, Start, Welcome
 from ci_bot.events import (
     CheckRunAction,
     CheckRunRerequested,
@@ -21,16 +21,19 @@ from ci_bot.events import (
     RepositoryRef,
 )
 from ci_bot.github.client import GitHub
+from ci_bot.github.errors import Forbidden, Gone
 from ci_bot.records import ClaimKind, Repository
 from ci_bot.report.other_checks import CONFIGURATION_NAME
-from ci_bot.store import approvals, check_runs, claims, experiments
+from ci_bot.store import approvals, check_runs, claims, experiments, repositories
 from ci_bot.store.deliveries import Delivery
 from ci_bot.worker.apply import TRUSTED
 from ci_bot.worker.books import Books
 from ci_bot.worker.configuration import read_configuration
 
 MISSED_S = 6 * 3600.0
-MOST_ENDED = 1000
+LAG_S = 10.0
+"""An installation that is told to have a repository that GitHub does not list is asked again for so long."""
+MOST_HEARD = 10_000
 ZEROS = "0" * 40
 
 
@@ -41,16 +44,18 @@ class Overtaken(Exception):
 class Inquiry:
     """Turns a delivery into decisions; writes nothing.
 
-    A push is asked about where there is doubt only, which keeps what comes in time at two reads: it was put off or
-    recovered, so that later events of its repository went before it, or what is known contradicts it.
+    What a push, or the end of anything, tells is asked of GitHub again before it ends or starts what it should not if
+    it came late or out of order. A push to the default branch, each of whose commits runs, stays at two reads; so does
+    one that starts nothing, or that makes a branch or tag of which nothing was heard.
     """
 
     def __init__(self, books: Books, github: GitHub) -> None:
         self.books = books
         self.github = github
-        self._ended: dict[tuple[int, ClaimKind, str], None] = {}
-        """What ended lately, the oldest first: a start of it may come after its end, since webhooks may change places.
-        A hint that saves calls; what is late by our own doing is known from its row."""
+        self._heard: dict[tuple[int, ClaimKind, str], None] = {}
+        """The branches and tags that were pushed to or ended lately, and the merge groups that ended, the oldest first:
+        what comes now may have come before, since webhooks may change places. A hint, which a restart loses; what is
+        late by our own doing is known from its row."""
 
     async def decide(self, delivery: Delivery, event: Event) -> list[Decision]:
         """What a delivery leads to.
@@ -66,7 +71,7 @@ class Inquiry:
             case Push():
                 return await self._push(event, missed, late)
             case PullRequest():
-                return await self._pull_request(event, missed, late)
+                return await self._pull_request(event, missed)
             case MergeGroup():
                 return await self._merge_group(event, missed, late)
             case CheckRunAction() | CheckRunRerequested() | CheckSuiteRerequested() if missed:
@@ -76,51 +81,89 @@ class Inquiry:
             case CheckRunRerequested() | CheckSuiteRerequested():
                 return await self._rerun(event, delivery.received_at)
             case InstallationChanged() | RepositoriesChanged():
-                return [Nothing("the installation changed")]
+                if returned := await self._returned(event, delivery.received_at):
+                    return [Welcome(returned)]
+                return await self._installation(event)
             case Ping():
                 return [Nothing(f"ping: {event.zen}")]
             case Ignored():
                 return [Nothing(event.reason)]
 
     def remember(self, repository: RepositoryRef, decisions: Iterable[Decision]) -> None:
-        """What was done about a repository: the branches, tags and merge groups that ended."""
+        """What was done about a repository: of which branches, tags and merge groups something was heard."""
         for decision in decisions:
-            if isinstance(decision, EndClaims) and decision.except_sha is None:
-                self._ended[repository.id, decision.kind, decision.key] = None
-                if len(self._ended) > MOST_ENDED:
-                    del self._ended[next(iter(self._ended))]
+            if isinstance(decision, EndClaims) and decision.kind is not ClaimKind.PULL_REQUEST:
+                self._heard[repository.id, decision.kind, decision.key] = None
+                if len(self._heard) > MOST_HEARD:
+                    del self._heard[next(iter(self._heard))]
+
+    async def _installation(self, event: InstallationChanged | RepositoriesChanged) -> list[Decision]:
+        """Which repositories are gone: those that were told so, and that GitHub does not show now either."""
+        told = await self.books.read(lambda c: repositories.by_installation(c, event.installation_id))
+        if isinstance(event, RepositoriesChanged):
+            removed = {each.id for each in event.removed}
+            told = [each for each in told if each.id in removed]
+        elif not event.gone:
+            told = []
+        if not told:
+            return [Nothing("the installation changed")]
+        try:
+            there = {each.id for each in await self.github.installation_repositories(event.installation_id)}
+        except (Gone, Forbidden):  # it was removed, or is suspended
+            there = set()
+        if gone := tuple(each.id for each in told if each.id not in there):
+            return [Forget(gone)]
+        raise Overtaken(f"the App is on {told[0].full_name} again")
+
+    async def _returned(
+        self, event: InstallationChanged | RepositoriesChanged, received_at: float
+    ) -> tuple[Repository, ...]:
+        """Which of the repositories that we know an installation brings back, as GitHub lists them now."""
+        if isinstance(event, InstallationChanged) and event.gone:
+            return ()
+        known = await self.books.read(repositories.installations)
+        added = event.added if isinstance(event, RepositoriesChanged) else event.repositories
+        told = {each.id for each in added} & known.keys()
+        its_own = {each for each, through in known.items() if through == event.installation_id}
+        looked_for = told | its_own if isinstance(event, InstallationChanged) else told
+        if not looked_for:
+            return ()
+        listed = await self.github.installation_repositories(event.installation_id)
+        there = tuple(each for each in listed if each.id in looked_for)
+        if told - {each.id for each in there} and time.time() - received_at < LAG_S:
+            raise Overtaken("GitHub does not list them all yet")
+        return there
 
     # --- branches, tags, pull requests and merge groups ---
 
     async def _push(self, event: Push, missed: bool, late: bool) -> list[Decision]:
-        repository = known_repository(event.repository)
-        if await self._doubtful(event, late):
-            await self._confirm(event, repository, decide.ref_kind(event), event.ref)
+        repository, kind = known_repository(event.repository), decide.ref_kind(event)
+        lasting = event.branch == repository.default_branch  # each of its commits runs, and none ends another
+        wanted = set() if lasting else await self._wanted(repository, kind, event.ref)
+        asked = bool(wanted - {event.head_sha}) or (late and not event.deleted and not lasting)
+        if asked:
+            await self._confirm(event, repository, event.ref)
         if event.deleted:
             return decide.on_push(event, Known(Commit(ZEROS, event.ref, ""), None))
         read = await read_configuration(self.github, repository, event.head_sha)
-        return decide.on_push(event, Known(Commit(event.head_sha, event.ref, event.message), read, missed))
+        decisions = decide.on_push(event, Known(Commit(event.head_sha, event.ref, event.message), read, missed))
+        is_first = event.before == ZEROS and (repository.id, kind, event.ref) not in self._heard
+        if any(isinstance(decision, Start) for decision in decisions) and not (asked or lasting or is_first):
+            await self._confirm(event, repository, event.ref)
+        return decisions
 
-    async def _doubtful(self, event: Push, late: bool) -> bool:
-        if event.branch == event.repository.default_branch:
-            return False  # each of its commits runs
-        if late or event.deleted:
-            return late
-        repository_id, kind = event.repository.id, decide.ref_kind(event)
-        if (repository_id, kind, event.ref) in self._ended:
-            return True
-        wanted = await self.books.read(lambda c: claims.open_for(c, repository_id, kind, event.ref))
-        return any(sha != event.head_sha for _, sha in wanted)
+    async def _wanted(self, repository: Repository, kind: ClaimKind, key: str) -> set[str]:
+        """The commits whose experiments a branch, tag or pull request claims."""
+        return {sha for _, sha in await self.books.read(lambda c: claims.open_for(c, repository.id, kind, key))}
 
-    async def _confirm(self, event: Push | MergeGroup, repository: Repository, kind: ClaimKind, ref: str) -> None:
+    async def _confirm(self, event: Push | MergeGroup, repository: Repository, ref: str) -> None:
         if why := decide.overtaken(event, await self.github.ref_head(repository, ref)):
             raise Overtaken(why)
-        self._ended.pop((repository.id, kind, ref), None)
 
-    async def _pull_request(self, event: PullRequest, missed: bool, late: bool) -> list[Decision]:
+    async def _pull_request(self, event: PullRequest, missed: bool) -> list[Decision]:
         repository = known_repository(event.repository)
         ref, closed = f"refs/pull/{event.number}/head", event.action == "closed"
-        if late or not closed:
+        if not closed or await self._wanted(repository, ClaimKind.PULL_REQUEST, str(event.number)):
             now = await self.github.pull_request(repository, event.number)
             if why := decide.overtaken(event, now.head_sha if now.is_open else None):
                 raise Overtaken(why)
@@ -132,10 +175,10 @@ class Inquiry:
 
     async def _merge_group(self, event: MergeGroup, missed: bool, late: bool) -> list[Decision]:
         repository, commit = known_repository(event.repository), Commit(event.head_sha, event.head_ref, "")
-        if event.action == "destroyed":
+        if event.action == "destroyed":  # of that very commit, which is not queued again: nothing alive can be meant
             return decide.on_merge_group(event, Known(commit, None))
-        if late or (repository.id, ClaimKind.MERGE_GROUP, event.head_ref) in self._ended:
-            await self._confirm(event, repository, ClaimKind.MERGE_GROUP, event.head_ref)
+        if late or (repository.id, ClaimKind.MERGE_GROUP, event.head_ref) in self._heard:
+            await self._confirm(event, repository, event.head_ref)
         return decide.on_merge_group(event, await self._commit(repository, commit, event.head_sha, missed))
 
     async def _commit(self, repository: Repository, commit: Commit, configured_at: str, missed: bool = False) -> Known:
@@ -161,17 +204,17 @@ class Inquiry:
             who = event.sender.login
             return [decide.Cancel(experiment.id, by=who, why=f"cancelled by {who}")]
         if event.identifier == "approve":
-            return await self._approve(repository, event.head_sha, event.sender.login)
+            return await self._approve(repository, event)
         return [Nothing(f"the button {event.identifier!r} is not one of ours")]
 
-    async def _approve(self, repository: Repository, head_sha: str, approver: str) -> list[Decision]:
-        pulls = await self.github.pulls_for_commit(repository, head_sha)
-        pull = next((each for each in pulls if each.is_open and each.head_sha == head_sha), None)
+    async def _approve(self, repository: Repository, event: CheckRunAction) -> list[Decision]:
+        pulls = await self.github.pulls_for_commit(repository, event.head_sha)
+        pull = next((each for each in pulls if each.is_open and each.head_sha == event.head_sha), None)
         if pull is None:
             return [Nothing("no open pull request has this commit as its head any more")]
-        commit = Commit(head_sha, f"refs/pull/{pull.number}/head", "")
+        commit = Commit(event.head_sha, f"refs/pull/{pull.number}/head", "")
         known = await self._commit(repository, commit, pull.base_sha)
-        return decide.on_approval(head_sha, pull.number, approver, known)
+        return decide.on_approval(event.name, pull.number, event.sender.login, known, base_ref=pull.base_ref)
 
     async def _rerun(self, event: CheckRunRerequested | CheckSuiteRerequested, at: float) -> list[Decision]:
         repository = known_repository(event.repository)

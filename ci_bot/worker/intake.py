@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from ci_bot.events import Event, InstallationChanged, RepositoriesChanged, parse
 from ci_bot.github.client import GitHub
 from ci_bot.github.errors import Forbidden, GitHubError, Gone, RateLimited, Rejected
 from ci_bot.records import Wish
-from ci_bot.store import deliveries, experiments, repositories
+from ci_bot.store import check_runs, deliveries, experiments, repositories
 from ci_bot.store.deliveries import Delivery
 from ci_bot.store.engine import LeaseLost
 from ci_bot.worker.apply import apply
@@ -25,10 +24,17 @@ from ci_bot.worker.waiting import any_of
 
 PASS_S = 1.0
 MAX_WAIT_S = 60.0
+ASIDE_S = 10.0
+"""What a lane waits after a delivery that has held it up long enough, since it may be the repository after all."""
 MAX_DEFECT_WAIT_S = 3600.0
-LAG_S = 10.0
+MAX_NAME_WAIT_S = 3600.0
+GONE_S = 120.0
 """A delivery that is younger is not dropped for what GitHub's API does not know (any more)."""
-LAG_PAUSE_S = 2.0
+OVERTAKEN_S = 30.0
+"""Nor one that is younger than this for a former head."""
+MAX_LAG_PAUSE_S = 15.0
+AT_ONCE = 16
+"""Deliveries that are acted on at the same time."""
 log = structlog.get_logger()
 
 
@@ -44,81 +50,125 @@ class Intake:
     changed: Callable[[], None]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     processed: int = 0
+    now: Callable[[], float] = time.time
+    busy: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    """The lanes in which something is being done; one for each repository."""
+    _held: dict[int, float] = field(default_factory=dict)
+    """Lanes that wait for their first delivery, and until when."""
 
     def __post_init__(self) -> None:
         """Nothing is asked yet."""
         self.inquiry = Inquiry(self.books, self.github)
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Pass after pass until told to stop."""
-        while not stop.is_set():
-            self.wake.clear()
-            await self._learn_slug()
-            if not await self.step():
-                await any_of(self.wake, stop, limit_s=PASS_S)
-
-    async def _learn_slug(self) -> None:
-        if self.app_slug:
-            return
+        """Pass after pass until told to stop; what is not done by then is done by the next worker."""
+        learning = asyncio.create_task(self._learn_slug(stop))
         try:
-            self.app_slug = (await self.github.app()).slug
-        except GitHubError as error:
-            log.warning("the App's name could not be asked", why=str(error))
+            while not stop.is_set():
+                self.wake.clear()
+                if not await self.step():
+                    await any_of(self.wake, stop, limit_s=PASS_S)
+        finally:
+            tasks = [learning, *self.busy.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _learn_slug(self, stop: asyncio.Event) -> None:
+        pause_s = PASS_S
+        while not self.app_slug and not stop.is_set():
+            try:
+                self.app_slug = (await self.github.app()).slug
+            except GitHubError as error:
+                log.warning("the App's name could not be asked", why=str(error), wait_s=pause_s)
+            if not self.app_slug:
+                await any_of(stop, limit_s=pause_s)
+                pause_s = min(pause_s * 2, MAX_NAME_WAIT_S)
 
     async def step(self) -> bool:
-        """One pass; True if there may be more to do at once."""
-        pending = await self.books.read(lambda c: deliveries.pending(c, time.time()))
-        lanes: dict[int, list[tuple[Delivery, Event]]] = defaultdict(list)
-        for delivery in pending:
+        """One pass: what is new into its lane, and every lane that has something to do set off.
+
+        Returns:
+            True if there may be more to do at once.
+        """
+        for lane in [lane for lane, task in self.busy.items() if task.done()]:
+            self.busy.pop(lane).result()
+        more = await self._sort()
+        now = self.now()
+        self._held = {lane: until for lane, until in self._held.items() if until > now}
+        for lane in await self.books.read(lambda c: deliveries.lanes(c, now)):
+            if lane not in self.busy and lane not in self._held:
+                self.busy[lane] = asyncio.create_task(self._lane(lane))
+                self.busy[lane].add_done_callback(lambda _: self.wake.set())
+        return more
+
+    async def _sort(self) -> bool:
+        fresh = await self.books.read(lambda c: deliveries.unsorted(c, self.now()))
+        lanes: dict[int, int] = {}
+        for delivery in fresh:
             try:
-                event = parse(delivery.event, delivery.body, app_id=self.app_id, app_slug=self.app_slug)
+                lane = _lane_of(self._parse(delivery))
             except Exception as error:
                 await self._put_off_as_defect(delivery, error)
-                continue
-            repository = getattr(event, "repository", None)
-            lanes[repository.id if repository else 0].append((delivery, event))
-        done = await asyncio.gather(*(self._lane(lane) for lane in lanes.values()))
-        return bool(pending) and all(done)
-
-    async def _lane(self, lane: Iterable[tuple[Delivery, Event]]) -> bool:
-        for delivery, event in lane:
-            if not await self._process(delivery, event):
-                return False  # what came later waits behind it
-        return True
-
-    async def _process(self, delivery: Delivery, event: Event) -> bool:
-        """Act on a delivery, or put it off; False if what came later should wait behind it."""
-        bound = log.bind(delivery_id=delivery.guid, github_event=delivery.event)
-        try:
-            decisions = await self.inquiry.decide(delivery, event)
-        except (Gone, Overtaken) as error:
-            # GitHub answers from copies that lag behind what its webhooks tell.
-            if time.time() - delivery.received_at < LAG_S:
-                await self._put_off(delivery, LAG_PAUSE_S, f"asked again, GitHub may lag behind: {error}")
-                return False
-            decisions = [Nothing(f"overtaken: {error}" if isinstance(error, Overtaken) else f"gone: {error}")]
-        except GitHubError as error:
-            if isinstance(error, Forbidden | Rejected) and time.time() - delivery.received_at > MISSED_S:
-                decisions = [Nothing(f"given up: {error}")]
             else:
-                wait_s = min(2.0 ** min(delivery.tries, 6), MAX_WAIT_S)
-                if isinstance(error, RateLimited):
-                    wait_s = error.until - time.time()
-                bound.warning("put off: github can't be asked", why=str(error), wait_s=wait_s)
-                await self._put_off(delivery, wait_s, str(error))
-                return False
-        except LeaseLost:
-            raise
-        except Exception as error:
-            await self._put_off_as_defect(delivery, error)
-            return True
+                lanes[delivery.seq] = lane
+        if lanes:
+            await self.books.write(lambda c: deliveries.sort(c, lanes))
+        return bool(fresh)
+
+    def _parse(self, delivery: Delivery) -> Event:
+        return parse(delivery.event, delivery.body, app_id=self.app_id, app_slug=self.app_slug)
+
+    async def _lane(self, lane: int) -> None:
+        """Act on a lane's deliveries one after the other, as long as none holds up those behind it."""
+        while lane not in self._held:
+            async with self._turns:  # which come round: a long lane takes no more of them than a short one
+                delivery = await self.books.read(lambda c: deliveries.next_in(c, lane, self.now()))
+                if delivery is None:
+                    return
+                if hold_s := await self._process(delivery):
+                    self._held[lane] = self.now() + hold_s
+
+    async def _process(self, delivery: Delivery) -> float:
+        """Act on a delivery, or put it off; gives for how many seconds what came later should wait behind it."""
         try:
-            await self._settle(delivery, event, decisions)
+            event = self._parse(delivery)
+            await self._settle(delivery, event, await self._decisions(delivery, event))
+        except (Gone, Overtaken) as error:
+            wait_s = min(_backoff_s(delivery), MAX_LAG_PAUSE_S)
+            await self._put_off(delivery, wait_s, f"asked again, GitHub may lag behind: {error}")
+        except GitHubError as error:
+            limited = isinstance(error, RateLimited)
+            wait_s = max(error.until - self.now(), 1.0) if isinstance(error, RateLimited) else _backoff_s(delivery)
+            bound = log.bind(delivery_id=delivery.guid, github_event=delivery.event)
+            bound.warning("put off: github can't be asked", why=str(error), wait_s=wait_s)
+            await self._put_off(delivery, wait_s, str(error))
+            return wait_s if limited or delivery.tries < deliveries.PATIENT_TRIES else ASIDE_S
         except LeaseLost:
             raise
         except Exception as error:  # where the database itself is away, putting it off fails too
             await self._put_off_as_defect(delivery, error)
-        return True
+        return 0.0
+
+    async def _decisions(self, delivery: Delivery, event: Event) -> list[Decision]:
+        """What a delivery leads to; nothing where GitHub has said for long enough that it leads nowhere."""
+        age_s = self.now() - delivery.received_at
+        try:
+            return await self.inquiry.decide(delivery, event)
+        except Gone as error:
+            # GitHub answers from copies that lag behind what its webhooks tell.
+            if age_s < GONE_S:
+                raise
+            return [Nothing(f"gone: {error}")]
+        except Overtaken as error:
+            if age_s < OVERTAKEN_S:
+                raise
+            return [Nothing(f"overtaken: {error}")]
+        except (Forbidden, Rejected) as error:
+            if age_s <= MISSED_S:
+                raise
+            return [Nothing(f"given up: {error}")]
 
     async def _put_off_as_defect(self, delivery: Delivery, error: Exception) -> None:
         """A delivery that we can't digest must neither be lost nor stop the ones behind it."""
@@ -127,7 +177,7 @@ class Intake:
         await self._put_off(delivery, wait_s, f"a defect of Descent's: {error!r}")
 
     async def _put_off(self, delivery: Delivery, wait_s: float, why: str) -> None:
-        until = time.time() + wait_s
+        until = self.now() + wait_s
         await self.books.write(lambda c: deliveries.postpone(c, delivery.seq, until, why))
 
     async def _settle(self, delivery: Delivery, event: Event, decisions: list[Decision]) -> None:
@@ -136,9 +186,11 @@ class Intake:
         repository = getattr(event, "repository", None)
 
         def commit(connection: Connection) -> None:
-            if deliveries.processed(connection, delivery.seq, outcome, time.time()):
-                apply(connection, known_repository(repository) if repository else None, decisions, time.time())
-                forget(connection, event, time.time())
+            at = self.now()
+            if deliveries.processed(connection, delivery.seq, outcome, at):
+                apply(connection, known_repository(repository) if repository else None, decisions, at)
+                forget(connection, decisions, at)
+                welcome(connection, decisions)
 
         await self.books.write(commit)
         if repository:
@@ -156,19 +208,35 @@ class Intake:
         self.changed()
 
 
-def forget(connection: Connection, event: Event, at: float) -> None:
+def _lane_of(event: Event) -> int:
+    """Repositories wait for themselves alone, and so do installations."""
+    if repository := getattr(event, "repository", None):
+        return int(repository.id)
+    return -int(getattr(event, "installation_id", 0))
+
+
+def _backoff_s(delivery: Delivery) -> float:
+    return min(2.0 ** min(delivery.tries, 6), MAX_WAIT_S)
+
+
+def forget(connection: Connection, decisions: Iterable[Decision], at: float) -> None:
     """A removed installation or repository is a wish to cancel what it wanted."""
-    gone: list[int] = []
-    if isinstance(event, InstallationChanged) and event.gone:
-        gone = [each.id for each in repositories.by_installation(connection, event.installation_id)]
-    elif isinstance(event, RepositoriesChanged):
-        gone = [each.id for each in event.removed]
+    forgotten = (each.repository_ids for each in decisions if isinstance(each, decide.Forget))
+    gone = {each for repository_ids in forgotten for each in repository_ids}
     for repository_id in gone:
         repositories.removed(connection, repository_id, at)
     for experiment in experiments.unfinished(connection) if gone else ():
         if experiment.repository_id in gone:
             why = "the App was removed from the repository"
             experiments.wish(connection, experiment.id, Wish(decide.DESCENT, why, at))
+
+
+def welcome(connection: Connection, decisions: Iterable[Decision]) -> None:
+    """A repository that is back gets what could not be delivered meanwhile."""
+    for decision in decisions:
+        for repository in decision.repositories if isinstance(decision, decide.Welcome) else ():
+            repositories.remember(connection, repository)
+            check_runs.revive(connection, repository.id)
 
 
 def describe(decision: Decision) -> str:
@@ -182,6 +250,10 @@ def describe(decision: Decision) -> str:
             return f"start {specification.name} at {decide.short(head_sha)}"
         case decide.EndClaims(kind=kind, key=key, why=why):
             return f"end claims of {kind} {key}: {why}"
+        case decide.Forget(repository_ids=repository_ids):
+            return f"forget {len(repository_ids)} repositories"
+        case decide.Welcome(repositories=there):
+            return f"{len(there)} repositories are there again"
         case decide.Cancel(experiment_id=experiment_id):
             return f"cancel experiment {experiment_id}"
         case _:

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from ci_bot.records import Experiment
 from ci_bot.store import queue as rows
@@ -15,6 +16,8 @@ from ci_bot.store.engine import LeaseLost
 from ci_bot.store.queue import Queued
 from ci_bot.worker.books import Books
 from ci_bot.worker.fetching import (
+    CODE_S,
+    DEFECT,
     Fetching,
     Source,
     SourceGone,
@@ -38,6 +41,8 @@ __all__ = ["Launch", "Source", "SourceGone", "SourceRefused", "SourceUnavailable
 
 PASS_S = 1.0
 SWEEP_S = 30.0
+BROKEN_S = 30.0
+"""Between two tries at a row that could not be seen to."""
 MOST_CREATED = 32
 """Of how many that are new a pass sees to the code."""
 FIRST_ANSWER_S = 10.0
@@ -71,6 +76,8 @@ class Launch:
     _drives: dict[int, tuple[Drive, asyncio.Task[Progress]]] = field(default_factory=dict)
     _sweeping: asyncio.Task[None] | None = None
     _swept_at: float = float("-inf")
+    _broken: dict[int, float] = field(default_factory=dict)
+    """Rows that could not be seen to, and when each is tried again."""
     _asked_at: float | None = None
     """When the cluster was first asked in vain."""
     _drives_since: float | None = None
@@ -91,6 +98,7 @@ class Launch:
         self._fetching = Fetching(self.journal, self.keep, self.source, self._notes, self.wake.set, self.now)
 
     def _moved(self, experiment_id: int, old: Progress, new: Progress) -> None:
+        self._broken.pop(experiment_id, None)
         self.queue.moved(experiment_id, old, new)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -107,7 +115,7 @@ class Launch:
     async def step(self) -> None:
         """One pass."""
         self._collect()  # first: a row that is read before its drive ended would be driven again from an old state
-        seen_to, due = self._fetching.seen_to(), self.queue.due(self._drives)
+        seen_to, due = self._fetching.seen_to() | self._put_off(), self.queue.due(self._drives)
 
         def read(connection: Connection) -> Rows:
             waiting = [*rows.unwanted(connection), *rows.created(connection, MOST_CREATED, besides=seen_to)]
@@ -129,10 +137,10 @@ class Launch:
             if not self._unseen(FIRST_ANSWER_S):
                 log.warning("ray does not answer", why=why)
         for experiment in {each.id: each for each in (*held, *waiting)}.values():
-            await self._unless_moved(self._judge(experiment))
+            await self._apart(experiment, self._judge(experiment))
         for experiment, waited_s in await self.queue.overdue(self.queue_s):
             detail = {"waited_s": waited_s, "limit_s": self.queue_s}
-            await self._unless_moved(self._end(experiment, Cause.QUEUE_DEADLINE, detail))
+            await self._apart(experiment, self._end(experiment, Cause.QUEUE_DEADLINE, detail))
         if capacity is not None:
             await self._start_who_may(held, capacity)
         elif not self._unseen(FIRST_ANSWER_S):
@@ -143,18 +151,31 @@ class Launch:
             await self.queue.tell_no_room()
             return
         for experiment, why in await self.queue.impossible():
-            await self._unless_moved(self._end(experiment, Cause.UNSATISFIABLE, {"why": why}))
+            await self._apart(experiment, self._end(experiment, Cause.UNSATISFIABLE, {"why": why}))
         decision = self.queue.decide(held, capacity)
         for experiment in await self.queue.admitted(decision):
-            await self._unless_moved(self._admit(experiment))
+            await self._apart(experiment, self._admit(experiment))
         await self.queue.tell(decision)
 
-    async def _unless_moved(self, step: Coroutine[Any, Any, None]) -> None:
+    async def _apart(self, experiment: Experiment, step: Coroutine[Any, Any, None]) -> None:
+        """One row's step: what goes wrong in it holds up no other row, and is not tried again at once."""
+        if experiment.id in self._put_off():
+            step.close()
+            return
         try:
             await step
         except Superseded as moved:
             log.info("a row moved during the pass", why=str(moved))
             self.queue.doubt()
+        except (LeaseLost, BackendError, InterfaceError, OperationalError):  # no row's: lease, cluster or database
+            raise
+        except Exception:
+            log.exception("a row could not be seen to: this is a defect of Descent's", experiment_id=experiment.id)
+            self._broken[experiment.id] = self.now() + BROKEN_S
+
+    def _put_off(self) -> set[int]:
+        """Rows that could not be seen to a moment ago."""
+        return {number for number, until in self._broken.items() if until > self.now()}
 
     def _unseen(self, limit_s: float) -> bool:
         """Whether the cluster was not seen yet, and was first asked less than that long ago."""
@@ -204,6 +225,8 @@ class Launch:
         if self.require_container and container:
             why = f"The container {container} can't be used: no container engine is enabled, and one is required."
             await self._end(experiment, Cause.NOT_SUPPORTED, {"why": why})
+        elif experiment.id in self._broken and (waited_s := self.now() - experiment.created_at) > CODE_S:
+            await self._end(experiment, Cause.NOT_FETCHABLE, {"waited_s": waited_s, "why": DEFECT})
         else:
             self._fetching.want(experiment)
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from ci_bot.github.client import GitHub
-from ci_bot.github.errors import GitHubError, Gone, RateLimited, Rejected
+from ci_bot.github.errors import Forbidden, GitHubError, Gone, RateLimited, Rejected
 from ci_bot.records import CheckRun, Experiment, Repository, Transition
 from ci_bot.store import check_runs, experiments, repositories
 from ci_bot.store.check_runs import CheckRunRow
@@ -28,8 +28,12 @@ PASSING_S = 10.0
 PASSING = frozenset({State.PENDING, State.PROVISIONED, State.NETWORK_SETUP, State.NETWORK_TEARDOWN})
 PASS_S = 1.0
 MAX_WAIT_S = 60.0
+MAX_FORBIDDEN_S = 600.0
+"""A suspension or a permission that is missing may last, and its end is told by a webhook."""
 LAG_S = 4.0
-MAX_WRITES = 8
+MAX_WRITES = 64
+MAX_WRITES_EACH = 8
+"""Of one installation: its writes wait for their turn, and those of others must not wait behind them."""
 BATCH = 100
 REJECTED_S = 10.0
 GONE_TRIES = 8
@@ -57,6 +61,10 @@ class Reporting:
     """Experiments that could not be rendered, and when to try again."""
     _passing: dict[int, float] = field(default_factory=dict)
     """Check runs in such a state, and since when."""
+    _through: dict[int, int] = field(default_factory=dict)
+    """The installations of the check runs that are being sent."""
+    _unsure: dict[int, float] = field(default_factory=dict)
+    """Check runs of which GitHub may have more than could be stored, and when to try again."""
     _doubtful: int | None = None
     """The newest row that a former worker may have sent without hearing GitHub's answer."""
 
@@ -77,25 +85,34 @@ class Reporting:
             await self._show(experiment)
         wait_s = PASS_S if len(unreported) < BATCH else 0.0
         busy = set(self._sending)  # a row that is read while it is sent does not know of GitHub's answer yet
-        for row in await self.books.read(lambda c: check_runs.due(c, self.now())):
+        due, installations = await self.books.read(self._due)
+        for row in due:
             if row.id in busy or row.id in self._sending or len(self._sending) >= MAX_WRITES:
+                continue
+            installation_id = installations.get(row.repository_id, 0)
+            if list(self._through.values()).count(installation_id) >= MAX_WRITES_EACH:
                 continue
             if (pause_s := self._not_before(row) - self.now()) > 0:
                 wait_s = min(wait_s, pause_s)
                 continue
             task = asyncio.create_task(self._send(row))
-            self._sending[row.id] = task
+            self._sending[row.id], self._through[row.id] = task, installation_id
             task.add_done_callback(partial(self._sent, row.id))
         return wait_s
 
+    def _due(self, connection: Connection) -> tuple[list[CheckRunRow], dict[int, int]]:
+        rows = check_runs.due(connection, self.now())
+        return rows, repositories.installations(connection) if rows else {}
+
     def _not_before(self, row: CheckRunRow) -> float:
         """When a check run may be written: GitHub gets the first word and the last at once, and nothing that passes."""
+        unsure = self._unsure.get(row.id, 0.0)
         if row.completed or row.acknowledged_at is None:
-            return 0.0
-        return max(row.acknowledged_at + GAP_S, self._passing.get(row.id, 0.0) + PASSING_S)
+            return unsure
+        return max(unsure, row.acknowledged_at + GAP_S, self._passing.get(row.id, 0.0) + PASSING_S)
 
     def _sent(self, row_id: int, task: asyncio.Task[None]) -> None:
-        del self._sending[row_id]
+        del self._sending[row_id], self._through[row_id]
         if not task.cancelled() and (error := task.exception()):
             log.error("not sent", check_run=row_id, why=str(error))
         self.wake.set()
@@ -141,14 +158,20 @@ class Reporting:
         except LeaseLost:
             raise
         except Exception:
-            # One check run that we can't digest must neither be given up nor hold up the others.
+            # One check run that we can't digest must neither be given up nor hold up the others. Where it is the
+            # database that is away, GitHub may have done what we shall not remember.
             log.exception("a check run could not be sent: this is a defect of Descent's", check_run=row.id)
-            await self.books.write(lambda c: check_runs.failed(c, row.id, self.now() + MAX_WAIT_S))
+            self._unsure[row.id] = self.now() + MAX_WAIT_S
+            newest = await self.books.read(lambda c: check_runs.newest(c, row.repository_id, row.head_sha, row.name))
+            if row.tries < GONE_TRIES or newest is None or newest.id == row.id:
+                await self.books.write(lambda c: check_runs.failed(c, row.id, self.now() + MAX_WAIT_S))
+            else:
+                await self._give_up(row, "a defect of Descent's, and a newer one of its name waits for it")
 
     async def _deliver(self, row: CheckRunRow) -> None:
-        repository = await self.books.read(lambda c: repositories.get(c, row.repository_id))
+        repository = await self.books.read(lambda c: repositories.known(c, row.repository_id))
         if repository is None:
-            await self._give_up(row, "the repository or the installation is gone")
+            await self._give_up(row, "the repository is unknown")
             return
         held_s = self._held.get(repository.installation_id, 0.0) - self.now()
         if held_s > 0:
@@ -157,7 +180,9 @@ class Reporting:
         try:
             await self._write(repository, row)
         except Gone as error:
-            if row.tries < GONE_TRIES:  # GitHub may lag behind itself; the end must not be lost to one wrong answer
+            present = await self.books.read(lambda c: repositories.get(c, row.repository_id))
+            # GitHub may lag behind itself; the end must not be lost to one wrong answer, unless a webhook says so too
+            if present and row.tries < GONE_TRIES:
                 pause_s = min(2.0**row.tries, MAX_WAIT_S)
                 await self.books.write(lambda c: check_runs.failed(c, row.id, self.now() + pause_s))
             else:
@@ -173,8 +198,10 @@ class Reporting:
             log.warning("github asks to wait", repository=repository.full_name, until=until)
             await self.books.write(lambda c: check_runs.postponed(c, row.id, until))
         except GitHubError as error:
-            pause_s = min(2.0 ** min(row.tries, 6), MAX_WAIT_S) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-            if row.github_id is None:  # it may be there all the same, and is looked for in lists that lag behind
+            most_s = MAX_FORBIDDEN_S if isinstance(error, Forbidden) else MAX_WAIT_S
+            pause_s = min(2.0 ** min(row.tries, 10), most_s) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+            if row.github_id is None or row.annotations_sent < len(row.wanted.annotations):
+                # It may be there all the same, and is looked for in lists that lag behind.
                 pause_s = max(pause_s, LAG_S)
             log.warning("github can't be written to", repository=repository.full_name, why=str(error))
             await self.books.write(lambda c: check_runs.failed(c, row.id, self.now() + pause_s))
@@ -182,13 +209,14 @@ class Reporting:
             self.delivered += 1
 
     async def _write(self, repository: Repository, row: CheckRunRow) -> None:
-        """Create or update, until GitHub has every annotation; a create whose answer was lost is looked up first."""
+        """Create or update, until GitHub has every annotation; what may be there already is looked up first."""
         known = None
-        if row.github_id is None and (row.tries > 0 or row.id <= (self._doubtful or 0)):
+        total = len(row.wanted.annotations)
+        in_doubt = row.tries > 0 or row.id <= (self._doubtful or 0) or row.id in self._unsure
+        if in_doubt and (row.github_id is None or row.annotations_sent < total):
             known = await self.github.find_check_run(repository, row.head_sha, row.name, row.wanted.external_id)
         github_id = known.id if known else row.github_id
         sent = known.annotations if known else row.annotations_sent
-        total = len(row.wanted.annotations)
         first = True
         while first or sent < total:
             if github_id is None:
@@ -211,6 +239,7 @@ class Reporting:
                 at=self.now(),
             )
         )
+        self._unsure.pop(row.id, None)
 
     async def _give_up(self, row: CheckRunRow, why: str) -> None:
         self.undeliverable += 1

@@ -53,7 +53,8 @@ class Sweep:
                 doubtful.add(node.host)  # its own drive is about to say
         for host in away & {node.host for node in nodes} - dirty - doubtful:
             await self.books.write(partial(quarantine.remove, host=host))
-        if not dirty:
+        # New gangs avoid hosts in quarantine; one that is just being placed may have been asked for before.
+        if dirty <= away and not (dirty and any(map(_is_being_placed, under_way))):
             for name in set(reserved) - groups:
                 await self.backend.release(name)
         self.keep.forget_code({code_key(each) for each in await self.books.read(queue.commits)})
@@ -81,6 +82,10 @@ class Sweep:
 
 def _group(experiment: Experiment) -> str:
     return f"exp-{experiment.id}-a{experiment.progress.attempt}"
+
+
+def _is_being_placed(experiment: Experiment) -> bool:
+    return experiment.state is State.PROVISIONING and not experiment.held.nodes
 
 
 def _group_of(key: str) -> str:

@@ -24,11 +24,20 @@ if TYPE_CHECKING:
 RETRY_S = 0.2
 CANNOT_START = 126
 """What a shell gives for a command that it can't execute."""
-_SLEEP = r"sleep\s+(?:infinity|inf|[\d.]+[smhd]?)"
+_PATH, _SPACE = r"(?:/\S*/)?", r"[ \t]+"
+_BEFORE = rf"(?:{_PATH}(?:exec|sudo|nohup|env|timeout(?:{_SPACE}[-\d]\S*)+){_SPACE})*"
+_SLEEP = rf"{_PATH}sleep(?:{_SPACE}(?:\$\(\([^()\n]*\)\)|[^\s;&|<>()'\"`#]+))+"
+_TAIL = rf"{_PATH}tail{_SPACE}-[fF]{_SPACE}/dev/null"
 _SSHD = r"(?:\S*/)?sshd\b[^;&|\n]*|service\s+ssh[d]?\s+start|(?:/etc/)?init\.d/ssh[d]?\s+start"
-_LOOP = rf"while\s+(?:true|:|\[\s*1\s*\])\s*;\s*do\s+(?:{_SLEEP}|:)\s*;?\s*done"
-_WAIT = rf"(?:exec\s+|sudo\s+)*(?:{_SLEEP}|tail\s+-[fF]\s+/dev/null|{_SSHD}|{_LOOP}|wait)"
-_TRAILING_WAIT = re.compile(rf"(?:^|(?P<mark>&&|[;\n]|(?<![&>])&(?!&)))\s*{_WAIT}[\s;&]*$")
+_FOR_JOBS = rf"wait(?:{_SPACE}\$!)?"
+_EVER = rf"(?:while{_SPACE}(?:true|:|\[\s*1\s*\]|{_SLEEP})|until{_SPACE}false)"
+_LOOP = rf"{_EVER}[ \t]*[;\n]\s*do\s+(?:(?:{_SLEEP}|{_FOR_JOBS}|true|:)[ \t]*[;&\n][\s;&]*)+done"
+_ONE = rf"{_BEFORE}(?:{_SLEEP}|{_TAIL}|{_SSHD}|{_LOOP}|{_FOR_JOBS})"
+_END = r"(?:[\s;&]|(?<=[\s;&])#[^\n'\"]*(?=[\n'\"]|\Z))*"
+"""A comment may stand there; with a quote in it, it may be the end of a text that only looks like a command."""
+_IN_SHELL = rf"{_PATH}(?:ba|da)?sh{_SPACE}-[a-z]*c{_SPACE}(?P<quote>['\"])\s*{_ONE}(?:[ \t]*(?:&&|[;&\n])\s*{_ONE})*"
+_WAIT = rf"(?:{_ONE}|{_BEFORE}{_IN_SHELL}{_END}(?P=quote))"
+_TRAILING_WAIT = re.compile(rf"(?:^|(?P<mark>&&|[;\n]|(?<![&>])&(?!&)))\s*{_WAIT}{_END}\Z")
 
 
 def preparation(command: str) -> str:

@@ -72,10 +72,15 @@ def slots(hostfile: str) -> list[tuple[str, int]]:
 
 
 def options(argv: list[str]) -> tuple[list[list[str]], list[str]]:
-    """A command line of Hydra's: its options, each with its values, and the rest, from the program on. Pure."""
+    """A command line of Hydra's: its options, each with its values, and the rest, from the program on. Pure.
+
+    `-n=2` is `-n 2` to Hydra, whatever the option, and what is said twice is an error to it.
+    """
     found, rest = [], list(argv)
     while rest and rest[0].startswith("-"):
-        name = rest[0].lstrip("-")
+        option, assigned, value = rest[0].partition("=")
+        rest[:1] = [option, value] if assigned else [option]
+        name = option.lstrip("-")
         count = 2 if name in WITH_VALUE else 1
         if name in ASSIGNING:
             count = 2 if "=" in "".join(rest[1:2]) else 3
@@ -124,7 +129,7 @@ def main(name: str, argv: list[str], directory: str) -> int:
     path = [each for each in directories.split(os.pathsep) if os.path.realpath(each) != os.path.realpath(shims)]
     os.environ["PATH"] = os.pathsep.join(path)
     generated = os.environ.get(GENERATED_AT, GENERATED)
-    argv = [moved(word, generated) for word in argv]
+    argv = [_moved(word, generated) for word in argv]
     if is_hydra(program):
         try:
             argv, hostfile = for_hydra(argv, _read, os.environ.get(HYDRA_HOST_FILE))
@@ -142,6 +147,11 @@ def main(name: str, argv: list[str], directory: str) -> int:
     except OSError as error:
         print(f"descent: {program} can't be executed: {error.strerror}", file=sys.stderr)
     return 126
+
+
+def _moved(word: str, generated: str) -> str:
+    option, assigned, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return f"{option}{assigned}{moved(value, generated)}"
 
 
 def _which(error: OSError) -> str:

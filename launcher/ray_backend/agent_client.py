@@ -8,6 +8,7 @@ from launcher.group_names import is_passing
 from launcher.node_types import (
     Artifact,
     Clean,
+    Document,
     Extracted,
     LogChunk,
     NodeFacts,
@@ -54,9 +55,9 @@ class RayAgent:
         """A port of the node for each name, the attempt's until it is cleared."""
         return cast("dict[str, int]", await self._call("reserve_ports", key, list(names)))
 
-    async def connect(self, key: str, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
-        """Which peers the node can't reach, and why."""
-        return cast("tuple[Unreached, ...]", await self._call("connect", key, tuple(peers)))
+    async def connect(self, key: str, document: Document, peers: Sequence[Peer]) -> tuple[Unreached, ...]:
+        """Have the node keep its network document, and tell which peers it can't reach, and why."""
+        return cast("tuple[Unreached, ...]", await self._call("connect", key, document, tuple(peers)))
 
     async def start(self, key: str, order: StartOrder) -> None:
         """Start an attempt's command."""

@@ -1,19 +1,20 @@
-"""The topologies: each a file of its own that exports one SHAPE, and one line here. Pure."""
+"""The topologies: each a file of its own that exports one SHAPE, and one line here (with its import). Pure."""
 
 from collections.abc import Sequence
 
-from launcher.experiment import Specification, Topology
+from launcher.experiment import Specification
 from launcher.topology import multi_grpc, multi_mpi, multi_torch, single
 from launcher.topology.shape import Decides, Group, Member, Shape, Wave, members
 
 __all__ = ["SHAPES", "Decides", "Group", "Member", "Shape", "Wave", "members", "members_of", "seat", "shape_of"]
 
-SHAPES: dict[Topology, Shape] = {
-    Topology.SINGLE: single.SHAPE,
-    Topology.MULTI_GRPC: multi_grpc.SHAPE,
-    Topology.MULTI_MPI: multi_mpi.SHAPE,
-    Topology.MULTI_TORCH: multi_torch.SHAPE,
+SHAPES: dict[str, Shape] = {
+    "single": single.SHAPE,
+    "multi-grpc": multi_grpc.SHAPE,
+    "multi-mpi": multi_mpi.SHAPE,
+    "multi-torch": multi_torch.SHAPE,
 }
+"""By their names in a configuration file. All that reads a file, shows a plan or starts nodes learns of them here."""
 
 
 def shape_of(specification: Specification) -> Shape:

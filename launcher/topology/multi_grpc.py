@@ -66,4 +66,12 @@ def _task(kind: str, index: int) -> dict[str, str | int]:
     return {"type": kind, "index": index}
 
 
-SHAPE = Shape(groups, environment, files, linger_s=LINGER_S)
+SHAPE = Shape(
+    roles=(Role.WORKER, Role.PARAMETER_SERVER),
+    commands=("experiment.run_multi_node",),
+    groups=groups,
+    environment=environment,
+    files=files,
+    words=("grpc",),
+    linger_s=LINGER_S,
+)

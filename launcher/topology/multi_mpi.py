@@ -117,4 +117,13 @@ def _interfaces(network: Network, *parameters: str) -> dict[str, str]:
     return dict.fromkeys(parameters, common) if common else {}
 
 
-SHAPE = Shape(groups, environment, files, launches=True, linger_s=LINGER_S)
+SHAPE = Shape(
+    roles=(Role.MASTER, Role.WORKER),
+    commands=("experiment.run_multi_node", "experiment.run_mpi_multi_node"),
+    groups=groups,
+    environment=environment,
+    files=files,
+    words=("mpi",),
+    launches=True,
+    linger_s=LINGER_S,
+)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from launcher.experiment import Specification
+from launcher.experiment import Role, Specification
 from launcher.network import Network
 from launcher.topology.shape import Decides, Group, Shape
 
@@ -62,4 +62,11 @@ def files(_network: Network) -> Mapping[str, str]:
     return {}
 
 
-SHAPE = Shape(groups, environment, files)
+SHAPE = Shape(
+    roles=(Role.WORKER,),
+    commands=("experiment.run_torch_multi_node",),
+    groups=groups,
+    environment=environment,
+    files=files,
+    words=("torch",),
+)

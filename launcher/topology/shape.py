@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from launcher.experiment import Specification
+from launcher.experiment import Role, Specification
 from launcher.network import Network
 
 
@@ -43,15 +43,21 @@ class Group:
 class Shape:
     """One topology.
 
+    A configuration file has a group for each of `roles`, in this order; it calls the topology by its name or by one of
+    `words` (version 1), or by one of `commands` (version 2). `one_node` is set where there is never more than that.
     `groups` are in rank order and cover every node of the specification once. `environment` gives what the node of a
     rank is told besides what every command sees; `files` are the texts below /generated, by name. `launches` is set
     where a command starts processes on other nodes itself (MPI). `linger_s` is how long the nodes that do not decide
     have to end by themselves, once the deciders have.
     """
 
+    roles: tuple[Role, ...]
+    commands: tuple[str, ...]
     groups: Callable[[Specification], tuple[Group, ...]]
     environment: Callable[[Network, int], Mapping[str, str]]
     files: Callable[[Network], Mapping[str, str]]
+    words: tuple[str, ...] = ()
+    one_node: bool = False
     launches: bool = False
     linger_s: float = 0.0
 

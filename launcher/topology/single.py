@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from launcher.experiment import Specification
+from launcher.experiment import Role, Specification
 from launcher.network import Network
 from launcher.topology.shape import Decides, Group, Shape
 
@@ -25,4 +25,12 @@ def files(_network: Network) -> Mapping[str, str]:
     return {}
 
 
-SHAPE = Shape(groups, environment, files)
+SHAPE = Shape(
+    roles=(Role.WORKER,),
+    commands=("experiment.run_single_node",),
+    groups=groups,
+    environment=environment,
+    files=files,
+    words=("single-node",),
+    one_node=True,
+)

@@ -23,7 +23,7 @@ from ci_bot.worker.books import Books
 from ci_bot.worker.launch import Launch
 from launcher.backend import Capacity, NodeCapacity
 from launcher.controller import Drive, Rules
-from launcher.experiment import Held, HeldNode, NodeGroup, Role, Specification, Topology
+from launcher.experiment import Held, HeldNode, NodeGroup, Role, Specification
 from launcher.keep import Keep
 from launcher.machines import Machine, Machines
 from launcher.placement import Limits
@@ -84,7 +84,7 @@ def node(number: int, machine_type: str) -> NodeCapacity:
 
 def specification(name: str, machine_type: str, count: int = 1) -> Specification:
     group = NodeGroup(role=Role.WORKER, command="python train.py", machine_type=machine_type, count=count)
-    topology = Topology.SINGLE if count == 1 else Topology.MULTI_TORCH
+    topology = "single" if count == 1 else "multi-torch"
     return Specification(name=name, topology=topology, groups=(group,), env={"EPOCHS": "3"})
 
 

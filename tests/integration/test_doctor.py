@@ -126,6 +126,16 @@ def test_without_an_app_it_says_how_to_make_one(tmp_path: Path, capsys: pytest.C
     assert "has mode 0644" in said["data dir"][0]
 
 
+@pytest.mark.parametrize("isolation", ["auto", "none"])
+def test_what_every_command_could_read_is_a_problem_where_commands_are_isolated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], isolation: str
+) -> None:
+    environ = {"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path / "data"), "HOME": "/opt/descent-nobody"}
+    _, said = Clinic(None, 0, environ).examine(capsys, ISOLATION=isolation)  # type: ignore[arg-type]
+    found = [line for line in said["isolation"] if "HOME: /opt/descent-nobody is below /opt" in line]
+    assert [line.partition(":")[0] for line in found] == ([] if isolation == "none" else ["problem"])
+
+
 def test_every_unusable_setting_is_told_and_nothing_else_is_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

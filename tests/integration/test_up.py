@@ -13,17 +13,20 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-Up = subprocess.Popen[str]
+from ci_bot.settings import Settings, SettingsError
+from ci_bot.up import Up
+
+Process = subprocess.Popen[str]
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+def up(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Starts `descent up` without Ray and without an App: web serves, the worker waits for set-up."""
-    started: list[Up] = []
+    started: list[Process] = []
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GITHUB_", "RAY_"))}
     ours = {"DATA_DIR": str(tmp_path / "data"), "RAY_ADDRESS": "127.0.0.1:1", "PORT": "0", "LOG_LEVEL": "error"}
 
-    def start(**more: str) -> Up:
+    def start(**more: str) -> Process:
         argv = [sys.executable, "-m", "ci_bot.cli", "up"]
         pipe = subprocess.PIPE
         process = subprocess.Popen(argv, env=kept | ours | more, stdout=pipe, stderr=pipe, text=True)
@@ -37,7 +40,14 @@ def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
         process.communicate(timeout=60)
 
 
-def address(process: Up) -> str:
+def refusal(command: str, environment: dict[str, str]) -> tuple[int, str]:
+    """How a command that should not start ends, and what it says."""
+    argv = [sys.executable, "-m", "ci_bot.cli", command]
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stderr
+
+
+def address(process: Process) -> str:
     """The address that it prints once it is up."""
     assert process.stdout is not None
     for line in process.stdout:
@@ -46,7 +56,9 @@ def address(process: Up) -> str:
     raise AssertionError(process.stderr.read() if process.stderr else "")
 
 
-def test_of_two_at_the_same_instant_one_is_up_and_the_other_says_where(up: Callable[..., Up], tmp_path: Path) -> None:
+def test_of_two_at_the_same_instant_one_is_up_and_the_other_says_where(
+    up: Callable[..., Process], tmp_path: Path
+) -> None:
     first, second = up(), up()
     while first.poll() is None and second.poll() is None:
         for process in (first, second):
@@ -64,7 +76,9 @@ def test_of_two_at_the_same_instant_one_is_up_and_the_other_says_where(up: Calla
     assert record["up"]["pid"] == winner.pid
 
 
-def test_it_says_that_it_stops_and_when_it_has_and_the_next_may_start(up: Callable[..., Up], tmp_path: Path) -> None:
+def test_it_says_that_it_stops_and_when_it_has_and_the_next_may_start(
+    up: Callable[..., Process], tmp_path: Path
+) -> None:
     first = up()
     address(first)
     first.send_signal(signal.SIGINT)
@@ -76,7 +90,7 @@ def test_it_says_that_it_stops_and_when_it_has_and_the_next_may_start(up: Callab
     assert address(up()).startswith("http://127.0.0.1:")
 
 
-def test_one_that_was_killed_leaves_no_lock(up: Callable[..., Up]) -> None:
+def test_one_that_was_killed_leaves_no_lock(up: Callable[..., Process]) -> None:
     first = up()
     address(first)
     first.kill()
@@ -85,7 +99,7 @@ def test_one_that_was_killed_leaves_no_lock(up: Callable[..., Up]) -> None:
 
 
 @pytest.mark.parametrize("host", ["[::1]", "::"])
-def test_it_serves_on_ipv6_and_prints_an_address_that_opens(up: Callable[..., Up], host: str) -> None:
+def test_it_serves_on_ipv6_and_prints_an_address_that_opens(up: Callable[..., Process], host: str) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError as error:
@@ -97,7 +111,7 @@ def test_it_serves_on_ipv6_and_prints_an_address_that_opens(up: Callable[..., Up
         assert client.get(re.sub("/setup.*", "/healthz", url)).text == "alive\n"
 
 
-def test_a_taken_ipv6_port_is_named(up: Callable[..., Up]) -> None:
+def test_a_taken_ipv6_port_is_named(up: Callable[..., Process]) -> None:
     try:
         taken = socket.create_server(("::1", 0), family=socket.AF_INET6)
     except OSError as error:
@@ -107,3 +121,29 @@ def test_a_taken_ipv6_port_is_named(up: Callable[..., Up]) -> None:
         process = up(HOST="[::1]", PORT=str(port))
         words = process.communicate(timeout=60)[1]
     assert (process.returncode, words.partition(" can't")[0]) == (2, f"[::1]:{port}")
+
+
+@pytest.mark.parametrize("command", ["up", "worker"])
+@pytest.mark.parametrize("name", ["HOME", "RAY_AUTH_TOKEN_PATH", "STORAGE_DIR"])
+def test_what_every_command_could_read_is_refused_with_what_to_write(tmp_path: Path, command: str, name: str) -> None:
+    environment = {"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path / "data"), "RAY_ADDRESS": "127.0.0.1:1"}
+    code, words = refusal(command, environment | {"HOST": "256.0.0.1", name: "/opt/descent-nobody"})
+    assert (code, words.splitlines()[1:]) == (
+        2,
+        [
+            f"{name}: /opt/descent-nobody is below /opt, which every command can read; keep it elsewhere, or set "
+            "ISOLATION=none if you trust every repository with this machine"
+        ],
+    )
+
+
+def test_a_data_directory_that_every_command_could_read_is_not_even_made() -> None:
+    place = Path("/opt/descent-nobody/data")
+    up = Up(Settings(place, ray_address="127.0.0.1:1"), {}, announce=print)
+    with pytest.raises(SettingsError, match=r"^DATA_DIR: /opt/descent-nobody/data is below /opt"):
+        up.start()
+    assert not place.parent.exists()
+
+
+def test_where_no_command_is_isolated_nothing_is_hidden_and_it_serves(up: Callable[..., Process]) -> None:
+    assert address(up(HOME="/opt/descent-nobody", ISOLATION="none")).startswith("http://127.0.0.1:")

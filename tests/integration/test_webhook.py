@@ -1,4 +1,4 @@
-"""The webhook over HTTP, with the real store behind it."""
+"""The webhook over HTTP, in all of web, with the real store behind it."""
 
 import hashlib
 import hmac
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from sqlalchemy import Engine
-from starlette.applications import Starlette
 
+from ci_bot.settings import AppCredentials, Settings
 from ci_bot.store import deliveries, migrate, open_engine, reading
-from ci_bot.store.inbox import Inbox
-from ci_bot.web.webhook import BODY_LIMIT_BYTES, webhook
+from ci_bot.web.guard import HEADERS
+from ci_bot.web.serve import Server, configured, create_app
+from ci_bot.web.webhook import BODY_LIMIT_BYTES
 
 SECRET = b"secret"
 PAYLOADS = Path(__file__).parents[3] / "shared" / "github" / "webhooks"
@@ -31,11 +31,10 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def port(engine: Engine) -> Iterator[int]:
+def port(engine: Engine, tmp_path: Path) -> Iterator[int]:
     """The loopback port of a running web server."""
-    inbox = Inbox(engine)
-    app = Starlette(routes=[webhook(inbox, lambda: (SECRET,), lambda: None)])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", lifespan="off"))
+    settings = Settings(data_dir=tmp_path, environment_credentials=AppCredentials(1, "", (SECRET.decode(),)))
+    server = Server(configured(settings, create_app(settings)))
     # It listens before the server runs: who connects early waits in the backlog.
     listening = socket.create_server(("127.0.0.1", 0), backlog=64)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -43,7 +42,7 @@ def port(engine: Engine) -> Iterator[int]:
     yield listening.getsockname()[1]
     server.should_exit = True
     thread.join()
-    inbox.close()
+    listening.close()
 
 
 def post(connection: http.client.HTTPConnection, guid: str, event: str, body: bytes) -> tuple[int, str]:
@@ -74,7 +73,7 @@ def test_githubs_real_payloads_are_stored_byte_for_byte(engine: Engine, port: in
     assert post(connection, "0", files[0].parent.name, b"{}") == (202, "duplicate\n")
     connection.close()
     with reading(engine) as transaction:
-        found = deliveries.pending(transaction, now=1e12, limit=1000)
+        found = deliveries.unsorted(transaction, now=1e12, limit=1000)
     assert [(delivery.event, delivery.body) for delivery in found] == sent
 
 
@@ -109,5 +108,15 @@ def test_the_answer_to_a_body_above_the_limit_is_413(port: int) -> None:
 def test_other_methods_are_not_allowed(port: int) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     connection.request("GET", "/webhook")
-    assert connection.getresponse().status == 405
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["Allow"]) == (405, "POST")
+    connection.close()
+
+
+def test_the_headers_of_a_strict_site_are_there_once(port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", "/webhook", b"{}")
+    answer = connection.getresponse()
+    assert answer.status == 401
+    assert {name: answer.headers.get_all(name) for name in HEADERS} == {n: [value] for n, value in HEADERS.items()}
     connection.close()

@@ -14,7 +14,7 @@ from launcher.asking import NODE_LOST_S
 from launcher.attempt import Attempt, Rules
 from launcher.backend import BackendError, NodeUnavailable
 from launcher.controller import NETWORK_S, PROVISIONING_S, TAKEN_UP_S, Drive
-from launcher.experiment import Held, HeldNode, NodeGroup, NodeState, Role, Specification, Topology
+from launcher.experiment import Held, HeldNode, NodeGroup, NodeState, Role, Specification
 from launcher.gang import PLACEMENT_S
 from launcher.keep import FULL_BYTES, Keep
 from launcher.machines import Machine
@@ -46,7 +46,7 @@ FORWARD = [
 ]
 SPECIFICATION = Specification(
     name="digits",
-    topology=Topology.SINGLE,
+    topology="single",
     groups=(NodeGroup(role=Role.WORKER, command="python train.py"),),
     timeout_s=60,
 )

@@ -1,12 +1,26 @@
 """What each event leads to, given what is known."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ci_bot import config, decide
-from ci_bot.decide import Approve, Commit, EndClaims, Known, Nothing, Read, RefuseRerun, ReportFine, Start
+from ci_bot.decide import (
+    Approve,
+    Commit,
+    EndClaims,
+    Known,
+    Nothing,
+    Read,
+    RefuseRerun,
+    ReportFine,
+    ReportNotMatching,
+    ReportSkipped,
+    ReportWaiting,
+    Start,
+)
 from ci_bot.events import MergeGroup, PullRequest, Push, RepositoryRef
 from ci_bot.events.kinds import Sender
 from ci_bot.records import Claim, ClaimKind, Experiment, Wish
@@ -19,6 +33,8 @@ MONA = Sender("mona", "User", 1)
 PLAIN = "version: 1\nexperiment: digits\ntype: single\nworker:\n  command: python train.py\n"
 FILTERED = PLAIN + "filters:\n  branches:\n    only: [main, 'release/.*']\n  tags:\n    only: 'v.*'\n"
 GROUP = "refs/heads/gh-readonly-queue/main/pr-5"
+FORKED = "refs/pull/5/head"
+DROPPED = Wish(decide.DESCENT, "superseded by bbbbbbb", 1.0)
 BROKEN = "version: 1\nexperiment: digits\ntype: single\nworker:\n  count: 0\n"
 
 
@@ -47,13 +63,20 @@ def start_in(decisions: list[decide.Decision]) -> Start:
     return next(decision for decision in decisions if isinstance(decision, Start))
 
 
-def experiment(state: State, *, rerun: int = 0, created_at: float = 0.0, wish: Wish | None = None) -> Experiment:
+def experiment(
+    state: State,
+    *,
+    rerun: int = 0,
+    created_at: float = 0.0,
+    wish: Wish | None = None,
+    intended: State | None = None,
+) -> Experiment:
     parsed = config.parse(PLAIN.encode(), path="config.yaml", repository_name="digits", read_params=None)
     return Experiment(
         id=1, repository_id=7, installation_id=3, full_name="octo/digits", head_sha=SHA, ref="refs/heads/main",
         name="digits", rerun=rerun, title="Train", specification=parsed.experiments[0].specification,
-        configuration_path="config.yaml", configuration_source=PLAIN, progress=Progress(state), detail={},
-        created_at=created_at, state_at=created_at, wish=wish,
+        configuration_path="config.yaml", configuration_source=PLAIN, progress=Progress(state, intended=intended),
+        detail={}, created_at=created_at, state_at=created_at, wish=wish,
         ended_at=created_at + 1 if state in {State.STOPPED, State.FAILED, State.CANCELLED} else None,
     )  # fmt: skip
 
@@ -163,19 +186,51 @@ def test_a_pull_request_matches_by_its_base_or_its_head_and_else_says_so() -> No
 
 def test_a_fork_waits_for_approval_of_its_exact_commit() -> None:
     waiting = decide.on_pull_request(pull(fork=True), known())
-    assert kinds(waiting) == ["EndClaims", "ReportWaiting"]
+    assert kinds(waiting) == ["EndClaims", "ReportFine", "ReportWaiting"]
     approved = decide.on_pull_request(pull(fork=True), known(approver="mona"))
     assert not start_in(approved).trusted
 
 
+@pytest.mark.parametrize("approver", [None, "mona"])
+@pytest.mark.parametrize(
+    ("source", "message", "said"),
+    [(FILTERED, "Train", "ReportNotMatching"), (PLAIN, "[skip ci]", "ReportSkipped")],
+    ids=["left out", "skipped"],
+)
+def test_a_forks_commit_that_would_not_run_waits_for_nobody(
+    source: str, message: str, said: str, approver: str | None
+) -> None:
+    decisions = decide.on_pull_request(pull(fork=True, base="dev"), known(source, message=message, approver=approver))
+    assert kinds(decisions) == ["EndClaims", "ReportFine", said]
+    report = decisions[-1]
+    assert isinstance(report, ReportNotMatching | ReportSkipped)
+    assert not report.trusted
+
+
+def approval(check: str, source: str, *, base: str = "main", message: str = "Train") -> list[decide.Decision]:
+    return decide.on_approval(check, 5, "mona", known(source, message=message, ref=FORKED), base_ref=base)
+
+
 def test_an_approval_starts_the_forks_commit_untrusted() -> None:
-    decisions = decide.on_approval(SHA, 5, "mona", known())
-    assert isinstance(decisions[0], Approve)
+    decisions = approval("descent/digits", PLAIN)
+    assert decisions[0] == Approve(SHA, "mona")
     assert not start_in(decisions).trusted
+
+
+def test_an_approval_starts_what_its_button_is_of_and_what_the_filters_do_not_leave_out() -> None:
+    assert kinds(approval("descent/other", FILTERED)) == ["Approve", "ReportFine", "Start"]
+    assert kinds(approval("descent/other", FILTERED, base="dev")) == ["Approve", "ReportFine", "ReportNotMatching"]
+    assert kinds(approval("descent/digits", FILTERED, base="dev")) == ["Approve", "ReportFine", "Start"]
+    assert kinds(approval("descent/digits", PLAIN, message="[skip ci]")) == ["Approve", "ReportFine", "Start"]
 
 
 def test_a_closed_pull_request_ends_its_claims() -> None:
     assert kinds(decide.on_pull_request(pull("closed"), known(None))) == ["EndClaims"]
+
+
+def test_a_merge_group_is_tested_whatever_its_message_says_and_however_late_it_is_heard_of() -> None:
+    assert kinds(decide.on_merge_group(group(), known(message="Merge [skip ci]"))) == ["ReportFine", "Start"]
+    assert kinds(decide.on_merge_group(group(), known(missed=True))) == ["ReportFine", "Start"]
 
 
 @pytest.mark.parametrize(("base", "outcome"), [("main", "Start"), ("dev", "ReportNotMatching")])
@@ -217,12 +272,11 @@ def test_one_click_that_arrives_twice_counts_once_however_late_its_other_half(
     assert kinds(decide.on_rerun(None, "mona", again, fork=False, at=at)) == ["ReportFine", "Nothing"]
 
 
-@pytest.mark.parametrize("name", ["a  b", "a b", "ghp_0123456789abcdef  x"])
-@pytest.mark.parametrize("squeezed", [True, False])
-def test_a_rerun_finds_the_experiment_of_a_check_run_however_its_spaces_are_written(name: str, squeezed: bool) -> None:
-    found = known(PLAIN.replace("digits", f'"{name}"'))
-    check = check_run_name(name) if squeezed else check_run_name(name).replace(" ", "  ")
-    assert start_in(decide.on_rerun(check, "mona", found, fork=False, at=100)).specification.name == name
+@pytest.mark.parametrize("spaces", [" ", "  "])
+def test_a_rerun_finds_the_experiment_of_a_check_run_however_its_spaces_are_written(spaces: str) -> None:
+    check = check_run_name("a b").replace(" ", spaces)
+    found = known(PLAIN.replace("digits", "a b"))
+    assert start_in(decide.on_rerun(check, "mona", found, fork=False, at=100)).specification.name == "a b"
 
 
 def test_a_rerun_of_a_check_run_that_the_file_knows_nothing_of_says_so() -> None:
@@ -230,8 +284,14 @@ def test_a_rerun_of_a_check_run_that_the_file_knows_nothing_of_says_so() -> None
     assert decision == Nothing("the configuration has no experiment for the check run descent/gone")
 
 
-def test_a_rerun_of_a_forks_unapproved_commit_starts_nothing() -> None:
-    assert kinds(decide.on_rerun("descent/digits", "mona", known(), fork=True, at=100)) == ["Nothing"]
+def test_a_rerun_of_a_forks_unapproved_commit_starts_nothing_and_offers_the_approval() -> None:
+    skipped = known(FILTERED, message="[skip ci]", ref=FORKED)
+    decisions = decide.on_rerun("descent/digits", "mona", skipped, fork=True, at=100)
+    assert kinds(decisions) == ["Nothing", "ReportFine", "ReportWaiting"]
+    waiting = decisions[-1]
+    assert isinstance(waiting, ReportWaiting)
+    assert (waiting.name, waiting.number) == ("digits", 5)
+    assert kinds(decide.on_rerun("descent/other", "mona", skipped, fork=True, at=100)) == ["Nothing", "ReportFine"]
 
 
 def test_a_commit_whose_experiment_lost_all_its_claims_is_run_afresh_when_it_is_wanted_again() -> None:
@@ -241,6 +301,26 @@ def test_a_commit_whose_experiment_lost_all_its_claims_is_run_afresh_when_it_is_
     assert decide.rerun_number(start, left) == 1
     assert decide.rerun_number(start, by_person) == 0
     assert decide.rerun_number(start, None) == 0
+
+
+@pytest.mark.parametrize(
+    ("left", "afresh"),
+    [
+        (experiment(State.STOPPED, wish=DROPPED), False),
+        (experiment(State.FAILED, wish=DROPPED), False),
+        (experiment(State.NETWORK_TEARDOWN, wish=DROPPED, intended=State.STOPPED), False),
+        (experiment(State.NETWORK_TEARDOWN, wish=DROPPED, intended=State.CANCELLED), True),
+        (experiment(State.NETWORK_TEARDOWN, wish=DROPPED, intended=State.PENDING), True),
+        (experiment(State.RUNNING, wish=DROPPED), True),
+        (experiment(State.CANCELLED, wish=replace(DROPPED, by="descent")), False),
+    ],
+)
+def test_only_what_nothing_but_its_lost_claims_ended_is_run_afresh(left: Experiment, afresh: bool) -> None:
+    assert decide.rerun_number(start_in(decide.on_push(push(), known())), left) == afresh
+
+
+def test_no_login_can_be_taken_for_descent_itself() -> None:
+    assert not re.fullmatch(r"[A-Za-z0-9-]+(\[bot\])?", decide.DESCENT)
 
 
 def test_an_older_verdict_on_the_file_is_corrected_where_it_is_fine_now() -> None:

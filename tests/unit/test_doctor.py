@@ -21,7 +21,7 @@ def app(permissions: dict[str, str], events: tuple[str, ...] = ("push", "check_r
 
 
 def delivery(status_code: int) -> Delivery:
-    return Delivery(1, "guid", "push", "", 0.0, status_code, False, 1, 1)
+    return Delivery(1, "guid", "push", "", 0.0, status_code, False)
 
 
 def facts(isolation: str = "bubblewrap", free_gib: float = 100) -> NodeFacts:

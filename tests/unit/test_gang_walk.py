@@ -10,13 +10,13 @@ import pytest
 
 from launcher.attempt import Attempt, Rules
 from launcher.controller import RETURNED_S, Drive
-from launcher.experiment import Held, HeldNode, NodeGroup, NodeState, Role, Specification, Topology
+from launcher.experiment import Held, HeldNode, NodeGroup, NodeState, Role, Specification
 from launcher.keep import Keep
 from launcher.machines import Machine
-from launcher.node_types import Daemon
+from launcher.node_types import Daemon, NodeError, StartOrder
 from launcher.state import Cause, Progress, State
 from launcher.watch import DAEMON_S
-from tests.fakes import Command, FakeBackend, FakeJournal, Host, clock, names, play
+from tests.fakes import EPOCH, Command, FakeBackend, FakeJournal, Host, clock, names, play
 
 FORWARD = [State.PROVISIONED, State.NETWORK_SETUP, State.RUNNING, State.NETWORK_TEARDOWN]
 FOREVER = Command()
@@ -28,12 +28,12 @@ def grpc(workers: int, servers: int) -> Specification:
         NodeGroup(role=Role.WORKER, count=workers, command="python train.py"),
         NodeGroup(role=Role.PARAMETER_SERVER, count=servers, command="python serve.py"),
     )
-    return Specification(name="x", topology=Topology.MULTI_GRPC, groups=groups, timeout_s=600)
+    return Specification(name="x", topology="multi-grpc", groups=groups, timeout_s=600)
 
 
 def torch(workers: int) -> Specification:
     group = NodeGroup(role=Role.WORKER, count=workers, command="torchrun train.py")
-    return Specification(name="x", topology=Topology.MULTI_TORCH, groups=(group,), timeout_s=600)
+    return Specification(name="x", topology="multi-torch", groups=(group,), timeout_s=600)
 
 
 def mpi(workers: int) -> Specification:
@@ -41,7 +41,7 @@ def mpi(workers: int) -> Specification:
         NodeGroup(role=Role.MASTER, command="mpirun python train.py"),
         NodeGroup(role=Role.WORKER, count=workers, command="sleep infinity"),
     )
-    return Specification(name="x", topology=Topology.MULTI_MPI, groups=groups, timeout_s=600)
+    return Specification(name="x", topology="multi-mpi", groups=groups, timeout_s=600)
 
 
 @dataclass
@@ -133,13 +133,88 @@ def test_nothing_starts_before_every_node_has_reached_every_other(tmp_path: Path
 def test_every_node_is_told_its_rank_its_peers_and_what_the_configuration_says(tmp_path: Path) -> None:
     gang = Gang(tmp_path, grpc(2, 1), {0: Command(runs_s=5)})
     run(gang)
-    orders = [host.ended[gang.key(rank)].start for rank, host in enumerate(gang.hosts)]
-    assert [order.env["INDEX"] for order in orders if order] == ["0", "1", "0"]
-    for order in orders:
-        assert order is not None
-        assert order.env["EPOCHS"] == "3"
-        assert [name for _, name in order.hosts] == [gang.key(0), gang.key(1), gang.key(2)]
-    assert [order.command for order in orders if order] == ["python train.py"] * 2 + ["python serve.py"]
+    orders = [started(gang, rank) for rank in range(3)]
+    assert [environment(order)["INDEX"] for order in orders] == ["0", "1", "0"]
+    for rank, order in enumerate(orders):
+        assert environment(order)["EPOCHS"] == "3"
+        assert order.document is not None
+        assert order.document.hostname == gang.key(rank)
+        assert [name for _, name in order.document.hosts] == [gang.key(0), gang.key(1), gang.key(2)]
+    assert [order.command for order in orders] == ["python train.py"] * 2 + ["python serve.py"]
+
+
+def started(gang: Gang, rank: int) -> StartOrder:
+    """What a node was told to start, with the network document that it then knew."""
+    order = gang.hosts[rank].ended[gang.key(rank)].start
+    assert order is not None
+    return order
+
+
+def environment(order: StartOrder) -> dict[str, str]:
+    assert order.document is not None
+    return {**order.document.env, **order.env}
+
+
+def test_nothing_starts_before_every_node_has_the_network_document(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, grpc(2, 1), {0: Command(runs_s=5)})
+
+    def slow(gang: Gang) -> None:
+        gang.hosts[2].slow = {"connect": 20}
+
+    run(gang, before=slow)
+    runs = [host.ended[gang.key(rank)] for rank, host in enumerate(gang.hosts)]
+    assert all(each.told is not None for each in runs)
+    assert min(each.started_at or 0 for each in runs) >= EPOCH + 20
+
+
+def test_a_node_that_does_not_acknowledge_the_network_document_keeps_all_from_starting(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(3))
+    fault = NodeError(Cause.DISK_FULL, "no room")
+    run(gang, before=lambda gang: gang.backend.faults["connect"].append(fault))
+    assert names(gang.backend.calls, "start") == []
+    assert gang.journal.ends[0][0] is Cause.DISK_FULL
+
+
+def test_what_the_nodes_were_told_of_each_other_stays_whatever_the_next_worker_believes(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, mpi(1), {0: Command(runs_s=5)})
+
+    def drive(cpus: int) -> Drive:
+        made = gang.drive()
+        made.attempt = replace(made.attempt, machines=(Machine("default", cpus=cpus),) * 2)
+        return made
+
+    async def main() -> None:
+        gang.set_up()
+        task = asyncio.ensure_future(drive(2).run())
+        while not names(gang.backend.calls, "start"):
+            await asyncio.sleep(0.0001)
+        task.cancel()  # the worker dies, and the next one has another machines.yaml
+        await asyncio.gather(task, return_exceptions=True)
+        await drive(8).run()
+
+    play(main())
+    documents = [started(gang, rank).document for rank in range(2)]
+    both = f"{gang.key(0)}\n" * 2 + f"{gang.key(1)}\n" * 2
+    assert [each.files["hostfile"] for each in documents if each] == [both, both]
+
+
+def test_a_gang_of_one_is_told_what_a_gang_is(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(1), {0: Command(runs_s=1)})
+    run(gang)
+    assert environment(started(gang, 0))["WORLD_SIZE"] == "1"
+
+
+def test_every_reserved_port_is_tried_with_one_question_to_each_node(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(2), {0: Command(runs_s=1), 1: Command(runs_s=1)})
+    tried: list[list[int]] = []
+
+    def before(gang: Gang) -> None:
+        original = gang.backend.why_unreached
+        gang.backend.why_unreached = lambda port: tried.append(port) or original(port)  # type: ignore[method-assign,func-returns-value]
+
+    run(gang, before=before)
+    assert sorted(tried) == sorted(port for node in gang.journal.held.nodes for port in node.ports.values())
+    assert names(gang.backend.calls, "connect") == ["connect"] * 2
 
 
 def test_the_configurations_own_variables_win(tmp_path: Path) -> None:
@@ -152,14 +227,13 @@ def test_the_configurations_own_variables_win(tmp_path: Path) -> None:
 
     gang.drive = drive  # type: ignore[method-assign]
     run(gang)
-    order = gang.hosts[1].ended[gang.key(1)].start
-    assert order is not None
-    assert (order.env["PET_NPROC_PER_NODE"], order.env["PET_NODE_RANK"]) == ("2", "1")
+    told = environment(started(gang, 1))
+    assert (told["PET_NPROC_PER_NODE"], told["PET_NODE_RANK"]) == ("2", "1")
 
 
 def test_a_single_node_takes_no_step_of_a_gang(tmp_path: Path) -> None:
     single = Specification(
-        name="x", topology=Topology.SINGLE, groups=(NodeGroup(role=Role.WORKER, command="true"),), timeout_s=9
+        name="x", topology="single", groups=(NodeGroup(role=Role.WORKER, command="true"),), timeout_s=9
     )
     gang = Gang(tmp_path, single, {0: Command(runs_s=1)})
     run(gang)
@@ -278,6 +352,13 @@ def test_what_the_masters_good_end_made_fail_is_no_failure(tmp_path: Path) -> No
     assert gang.journal.progress.state is State.STOPPED
 
 
+def test_what_the_masters_good_end_can_not_have_made_fail_is_a_failure(tmp_path: Path) -> None:
+    gang = Gang(tmp_path, grpc(2, 1), {0: Command(runs_s=10)})
+    run(gang, (9.9, fails(1, Cause.OUT_OF_MEMORY, None)))
+    assert gang.journal.progress.state is State.FAILED
+    assert (gang.journal.ends[0][0], gang.detail()["who"]) == (Cause.OUT_OF_MEMORY, "worker 1 on host-1")
+
+
 def test_only_who_still_ran_was_stopped(tmp_path: Path) -> None:
     gang = Gang(tmp_path, torch(3), {0: Command(runs_s=2)})
     run(gang, (5, fails(1)))
@@ -298,6 +379,7 @@ def test_a_peer_that_can_not_be_reached_is_named(tmp_path: Path) -> None:
     assert "cannot reach" in why
     assert "worker 2 on host-2" in why
     assert "no route to host" in why
+    assert why.endswith("; 1 more pair can't either")
 
 
 # --- MPI ---

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from launcher.topology import SHAPES
+
 ROOT = Path(__file__).parents[2]
 FLOORS = (
-    ("launcher.experiment", "launcher.state"),
+    ("launcher.experiment", "launcher.state", "launcher.network", "launcher.topology"),
     ("ci_bot.records",),
     (
         "ci_bot.events",
@@ -21,13 +23,15 @@ FLOORS = (
     ("ci_bot.github", "ci_bot.store"),
     ("launcher",),
     ("ci_bot.worker", "ci_bot.web", "ci_bot.local_github"),
-    ("ci_bot.app", "ci_bot.services", "ci_bot.up", "ci_bot.doctor"),
+    ("ci_bot.app", "ci_bot.exposed", "ci_bot.services", "ci_bot.up", "ci_bot.doctor"),
     ("ci_bot.demo", "ci_bot.run"),
     ("ci_bot.cli",),
 )
 PURE = (
     "launcher.experiment",
     "launcher.state",
+    "launcher.network",
+    "launcher.topology",
     "launcher.placement",
     "launcher.line",
     "ci_bot.records",
@@ -119,6 +123,15 @@ def test_each_large_library_stays_in_its_room(library: str, room: tuple[str, ...
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if within(name, PURE)))
 def test_pure_rooms_have_no_clock_no_environment_and_no_io(name: str) -> None:
     assert sorted(target for target in imports(MODULES[name]) if target.split(".")[0] in IMPURE) == []
+
+
+def test_a_topology_is_named_in_its_room_only() -> None:
+    wrong = []
+    for name, path in MODULES.items():
+        texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        if not within(name, ("launcher.topology", "ci_bot.cli")):  # the demo's types are the samples that there are
+            wrong += [f"{name} names {text}" for text in texts & {*SHAPES}]
+    assert wrong == []
 
 
 def test_sql_is_written_in_the_store_only() -> None:

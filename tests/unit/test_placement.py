@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.backend import Bundle, Capacity, NodeCapacity
-from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.experiment import NodeGroup, Role, Specification
 from launcher.machines import GIB, Machine, Machines
 from launcher.placement import (
     Blocked,
@@ -36,7 +36,7 @@ def asking(lane: str = "m", count: int = 1, strategy: str = "PACK", **resources:
 
 def specification(*groups: tuple[str | None, int]) -> Specification:
     made = tuple(NodeGroup(role=Role.WORKER, count=count, command="x", machine_type=name) for name, count in groups)
-    return Specification(name="e", topology=Topology.MULTI_GRPC, groups=made)
+    return Specification(name="e", topology="multi-grpc", groups=made)
 
 
 # --- what an attempt asks ---

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.gpus import Gpu, devices, survey, visible
-from launcher.node_types import NodeError, PrepareOrder, StartOrder
+from launcher.node_types import Document, NodeError, PrepareOrder, StartOrder
 from launcher.preparation import Site, guardian_order, owner_uid, write_generated
 from launcher.sandbox import SandboxOrder
 
@@ -84,13 +84,13 @@ def sandbox_of(**fields: object) -> SandboxOrder:
 
 def test_a_sandbox_has_the_host_name_and_the_hosts_of_its_order() -> None:
     assert (sandbox_of().hostname, sandbox_of().hosts) == ("exp-1-a1-n0", ())
-    named = sandbox_of(hostname="worker-0", hosts=(("10.0.0.1", "worker-0"),))
+    named = sandbox_of(document=Document("worker-0", (("10.0.0.1", "worker-0"),)))
     assert (named.hostname, named.hosts) == ("worker-0", (("10.0.0.1", "worker-0"),))
 
 
 def test_a_host_that_is_none_is_said() -> None:
     with pytest.raises(NodeError, match="is no host name"):
-        sandbox_of(hosts=(("10.0.0.1", "a\nb"),))
+        sandbox_of(document=Document(hosts=(("10.0.0.1", "a\nb"),)))
 
 
 def test_generated_files_are_written_anew_and_cannot_be_changed(tmp_path: Path) -> None:

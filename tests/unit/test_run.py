@@ -14,7 +14,7 @@ from ci_bot.run.place import OnlyOurs
 from ci_bot.run.plan import Planner
 from ci_bot.worker.launch import Launch
 from launcher.controller import Rules
-from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.experiment import NodeGroup, Role, Specification
 from launcher.keep import Keep
 from launcher.machines import GIB, Machine, Machines
 from launcher.state import Cause, Progress, State
@@ -25,7 +25,7 @@ RULES = Rules(time_limit_s=3600)
 
 def specification(**group: Any) -> Specification:
     worker = NodeGroup(role=Role.WORKER, command="python train.py --api-key hunter22", **group)
-    return Specification(name="digits", topology=Topology.SINGLE, groups=(worker,), env={"API_TOKEN": "hunter22"})
+    return Specification(name="digits", topology="single", groups=(worker,), env={"API_TOKEN": "hunter22"})
 
 
 def experiment(state: State, attempt: int = 1, **more: Any) -> Experiment:
@@ -77,14 +77,14 @@ def test_the_record_of_a_plan_has_a_row_for_each_node() -> None:
 
 GANG = Specification(
     name="mpi",
-    topology=Topology.MULTI_MPI,
+    topology="multi-mpi",
     groups=(
         NodeGroup(role=Role.MASTER, command="mpirun python train.py"),
         NodeGroup(role=Role.WORKER, count=2, command="sleep infinity"),
     ),
 )
 TORCH = GANG.model_copy(
-    update={"topology": Topology.MULTI_TORCH, "groups": (NodeGroup(role=Role.WORKER, count=9, command="torchrun x"),)}
+    update={"topology": "multi-torch", "groups": (NodeGroup(role=Role.WORKER, count=9, command="torchrun x"),)}
 )
 
 
@@ -157,7 +157,7 @@ def test_each_line_of_several_nodes_says_whose_it_is(tmp_path: Path, capsys: pyt
         NodeGroup(role=Role.WORKER, count=2, command="python train.py"),
         NodeGroup(role=Role.PARAMETER_SERVER, command="python serve.py"),
     )
-    gang = Specification(name="digits", topology=Topology.MULTI_GRPC, groups=groups)
+    gang = Specification(name="digits", topology="multi-grpc", groups=groups)
     runs = replace(experiment(State.RUNNING), specification=gang)
     showing, states = follower(tmp_path), history(State.RUNNING)
     log(tmp_path, 1, "one\nhalf a ", rank=1)

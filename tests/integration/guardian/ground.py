@@ -157,7 +157,7 @@ def wait_until(true: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
 def copy_launcher(target: Path) -> None:
     """The launcher's own part that an unprivileged user needs, where that user can read it."""
     (target / "launcher").mkdir(parents=True)
-    for name in ("__init__.py", "sandbox.py", "guardian_client.py", "guardian_order.py"):
+    for name in ("__init__.py", "host_files.py", "sandbox.py", "guardian_client.py", "guardian_order.py"):
         shutil.copy(ROOT / "launcher" / name, target / "launcher")
     shutil.copytree(
         ROOT / "launcher/guardian", target / "launcher/guardian", ignore=shutil.ignore_patterns("__pycache__")

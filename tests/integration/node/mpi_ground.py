@@ -21,7 +21,7 @@ from launcher.guardian import tree
 from launcher.network import Network, NetworkNode
 from launcher.node import Node
 from launcher.node_root import BOOT_ID
-from launcher.node_types import Daemon, Launch, LaunchPeer
+from launcher.node_types import Daemon, Document, Launch, LaunchPeer
 from launcher.topology import multi_mpi
 from tests.integration.node.conftest import CODE, command_of, log_of, order_of, packed
 
@@ -116,10 +116,9 @@ class Gang:
         order = command_of(
             command,
             isolation,
-            env=env,
-            hostname=names[rank],
-            hosts=tuple(zip(addresses, names, strict=True)),
-            files=dict(multi_mpi.files(network)),
+            document=Document(
+                names[rank], tuple(zip(addresses, names, strict=True)), dict(multi_mpi.files(network)), env
+            ),
             launch=Launch(serves=rank > 0, peers=peers if rank == 0 else {}),
             grace_s=2,
             lease_s=60,

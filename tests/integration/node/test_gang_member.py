@@ -12,7 +12,8 @@ from launcher import ports
 from launcher.disk_room import FULL_BYTES, DiskRoom
 from launcher.node import Node
 from launcher.node_root import BOOT_ID
-from launcher.node_types import NodeError, Peer
+from launcher.node_types import Document, NodeError, Peer, Unreached
+from launcher.probing import unreached
 from launcher.state import Cause
 from tests.integration.node.conftest import (
     CODE,
@@ -47,8 +48,8 @@ def neighbour(tmp_path: Path, seed: Path) -> Iterator[Node]:
     found.close()
 
 
-def reached(node: Node, port: int) -> bool:
-    return node.connect(KEY, [Peer(0, "127.0.0.1", port)]) == ()
+def reached(port: int) -> bool:
+    return unreached([Peer(0, "127.0.0.1", port)]) == ()
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
@@ -60,7 +61,7 @@ def test_a_command_binds_its_port_that_peers_have_tried_and_nobody_else_gets(
     port = node.reserve_ports(KEY, ["main"])["main"]
     assert node.reserve_ports(KEY, ["main"]) == {"main": port}
     for _ in range(20):
-        assert reached(neighbour, port)
+        assert reached(port)
     node.start(KEY, command_of(f"{BIND}; sleep 600", isolation, env={"P": str(port)}))
     while not (said := log_of(node, KEY)).endswith("\n"):
         time.sleep(0.01)
@@ -79,13 +80,13 @@ def test_a_command_binds_its_port_that_peers_have_tried_and_nobody_else_gets(
 
 
 def test_a_successor_listens_again_but_never_where_a_command_does(
-    runner: Runner, make_node: Callable[..., Node], neighbour: Node
+    runner: Runner, make_node: Callable[..., Node]
 ) -> None:
     runner.node.prepare(KEY, order_of("none"))
     port = runner.node.reserve_ports(KEY, ["main"])["main"]
     runner.node.close()
     second = make_node()
-    assert reached(neighbour, port)
+    assert reached(port)
     assert second.reserve_ports(KEY, ["main"]) == {"main": port}
     second.start(KEY, command_of(f"sleep 1; {BIND}", "none", env={"P": str(port)}))
     second.close()
@@ -98,14 +99,14 @@ def test_a_successor_listens_again_but_never_where_a_command_does(
 
 
 def test_ports_that_a_dying_predecessor_held_are_taken_with_a_later_question(
-    runner: Runner, make_node: Callable[..., Node], neighbour: Node
+    runner: Runner, make_node: Callable[..., Node]
 ) -> None:
     runner.node.prepare(KEY, order_of("none"))
     port = runner.node.reserve_ports(KEY, ["main"])["main"]
     successor = make_node()
     runner.node.close()
     successor.status([KEY])
-    assert reached(neighbour, port)
+    assert reached(port)
 
 
 def test_ports_are_given_back_with_another_preparation(runner: Runner) -> None:
@@ -131,7 +132,7 @@ def test_a_gang_has_names_inside_the_sandbox(runner: Runner) -> None:
     said = runner.printed(
         "hostname; for n in $(hostname) worker-1 worker-2; do getent ahosts $n | head -1 | cut -d' ' -f1; done",
         "bubblewrap",
-        start={"hostname": "worker-0", "hosts": hosts},
+        start={"document": Document("worker-0", hosts)},
     )
     assert said.splitlines() == ["worker-0", "10.0.0.1", "10.0.0.2", "fd00::3"]
 
@@ -139,13 +140,58 @@ def test_a_gang_has_names_inside_the_sandbox(runner: Runner) -> None:
 @needs_sandbox
 def test_generated_files_are_there_to_be_read(runner: Runner) -> None:
     show = "cat /generated/hostfile; echo x 2>/dev/null >/generated/hostfile || rm -f /generated/hostfile || echo kept"
-    said = runner.printed(f"({show}) 2>/dev/null", "bubblewrap", start={"files": {"hostfile": "worker-0 slots=1\n"}})
+    said = runner.printed(
+        f"({show}) 2>/dev/null", "bubblewrap", start={"document": Document(files={"hostfile": "worker-0 slots=1\n"})}
+    )
     assert said == "worker-0 slots=1\nkept\n"
 
 
 def test_without_isolation_generated_files_are_in_the_attempts_directory(runner: Runner) -> None:
-    key, _ = runner.run("cat ../generated/hostfile", start={"files": {"hostfile": "host-a slots=1\n"}})
+    key, _ = runner.run(
+        "cat ../generated/hostfile", start={"document": Document(files={"hostfile": "host-a slots=1\n"})}
+    )
     assert log_of(runner.node, key) == "host-a slots=1\n"
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_a_command_starts_with_the_network_document_that_its_node_was_told_last(
+    runner: Runner, make_node: Callable[..., Node], isolation: str
+) -> None:
+    node = runner.node
+    node.prepare(KEY, order_of(isolation))
+    for number in (1, 2):
+        env = {"MASTER_ADDR": f"10.0.0.{number}", "EPOCHS": "1"}
+        document = Document("worker-0", (("10.0.0.1", "worker-0"),), {"hostfile": f"host-{number}\n"}, env)
+        assert node.connect(KEY, document, []) == ()
+    node.close()
+    successor = make_node()
+    command = "echo $MASTER_ADDR $EPOCHS; cat $([ -d /generated ] && echo /generated || echo ../generated)/hostfile"
+    order = command_of(command, isolation, document=None, env={"EPOCHS": "3"})
+    successor.start(KEY, order)
+    with pytest.raises(NodeError, match="has begun"):
+        successor.connect(KEY, Document(), [])
+    until(successor, KEY, "ended")
+    assert log_of(successor, KEY) == "10.0.0.2 3\nhost-2\n"
+    successor.start(KEY, order)
+
+
+def test_a_node_that_was_told_nothing_of_its_gang_starts_nothing(runner: Runner) -> None:
+    with pytest.raises(NodeError, match="was not prepared"):
+        runner.node.connect(KEY, Document(), [])
+    runner.node.prepare(KEY, order_of("none"))
+    with pytest.raises(NodeError, match="was told nothing of the other nodes") as caught:
+        runner.node.start(KEY, command_of("true", "none", document=None))
+    assert caught.value.cause is Cause.PREPARATION_FAILED
+    assert runner.node.status([KEY])[KEY].phase == "prepared"
+
+
+def test_a_node_says_whom_it_can_not_reach(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.node.unreached", lambda peers: unreached(peers, 0.1))
+    runner.node.prepare(KEY, order_of("none"))
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        peer = Peer(1, "127.0.0.1", bound.getsockname()[1])
+        assert runner.node.connect(KEY, Document(), [peer]) == (Unreached(1, "127.0.0.1", peer.port, "refused"),)
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)

@@ -78,7 +78,8 @@ def test_a_preparation_is_waited_for_and_the_user_is_told(gang: Gang, monkeypatc
     worker = "while [ ! -e $PS_JOBSPACE/go ]; do sleep 0.1; done; echo prepared; sleep infinity"
     gang.start(f"{AGENT} rank1 echo started", worker, isolation="none")
     gang.until(gang.log)
-    assert gang.log() == "descent: waiting for node rank1: its preparation still runs\n"
+    next_step = "if its command only waits, write `sleep infinity`"
+    assert gang.log() == f"descent: waiting for node rank1: its preparation still runs; {next_step}\n"
     gang.go(1)
     assert gang.code() == 0
     assert gang.log(1) == "prepared\nstarted\n"

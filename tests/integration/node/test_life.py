@@ -177,6 +177,41 @@ def test_without_a_successor_the_attempt_ends_after_its_lease(runner: Runner, ma
     assert make_node().status([key])[key].phase == "ended"
 
 
+def test_an_agent_of_another_cluster_keeps_no_lease_of_the_cluster_before(make_node: Callable[..., Node]) -> None:
+    before = make_node(cluster_id="before")
+    before.put_code(CODE, 0, packed(FILES), True)
+    for key, command in ((KEY, "sleep 600"), ("exp-2-a1-n0", "sleep 0.5; exit 3")):
+        before.prepare(key, order_of("none"))
+        before.start(key, command_of(command, "none", lease_s=1, grace_s=0.2))
+    after = make_node(cluster_id="after")
+    before.close()
+    give_up_at = time.monotonic() + 20
+    while after.status([KEY])[KEY].phase == "running":
+        assert time.monotonic() < give_up_at
+        time.sleep(0.1)
+    ended = after.status([KEY])[KEY].exit
+    assert ended is not None
+    assert (ended.cause, ended.detail["why"]) == (Cause.NODE_LOST, "no agent held the lease for 1 s")
+    came_to = after.status(["exp-2-a1-n0"])["exp-2-a1-n0"].exit
+    assert came_to is not None
+    assert (came_to.cause, came_to.exit_code) == (Cause.COMMAND_EXITED, 3)
+    assert all(after.clean(key).empty for key in after.inventory())
+
+
+def test_what_the_cluster_before_prepared_is_of_the_cluster_that_prepares_it_again(
+    make_node: Callable[..., Node],
+) -> None:
+    before = make_node(cluster_id="before")
+    before.put_code(CODE, 0, packed(FILES), True)
+    before.prepare(KEY, order_of("none"))
+    after = make_node(cluster_id="after")
+    after.prepare(KEY, order_of("none"))
+    after.start(KEY, command_of("sleep 2; echo done", "none", lease_s=0.5))
+    before.stop_all(0)
+    until(after, KEY, "ended")
+    assert log_of(after, KEY) == "done\n"
+
+
 def test_marks_of_a_successor_are_higher(runner: Runner, make_node: Callable[..., Node]) -> None:
     key = runner.begin("true")
     until(runner.node, key, "ended")

@@ -1,11 +1,13 @@
 """What should be on GitHub is due until GitHub has acknowledged it, and a completed check run is never reopened."""
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine
 
-from ci_bot.records import Annotation, Button
-from ci_bot.store import begin, check_runs, experiments
+from ci_bot.records import Annotation, Button, Repository
+from ci_bot.store import begin, check_runs, experiments, repositories
 from ci_bot.store.check_runs import CheckRunRow
 from tests.integration.store.values import MAIN, check_run, draft
 
@@ -85,7 +87,7 @@ def test_those_that_waited_longest_are_first(engine: Engine) -> None:
         check_runs.failed(connection, rows[0].id, next_try_at=2.0)
         check_runs.failed(connection, rows[1].id, next_try_at=1.0)
         assert due(connection, now=9.0) == [rows[2].id, rows[1].id, rows[0].id]
-        assert len(check_runs.due(connection, now=9.0, limit=2)) == 2
+        assert len(check_runs.due(connection, now=9.0, each=2)) == 2
 
 
 def test_what_can_not_be_delivered_is_never_due_again(engine: Engine) -> None:
@@ -97,6 +99,69 @@ def test_what_can_not_be_delivered_is_never_due_again(engine: Engine) -> None:
         found = check_runs.get(connection, row.id)
         assert found is not None
         assert found.undeliverable == "The repository is gone."
+
+
+def test_none_is_due_while_an_older_one_of_its_name_at_its_commit_is_to_be_written(engine: Engine) -> None:
+    with begin(engine) as connection:
+        first, second, third = (experiment(connection, rerun=rerun) for rerun in range(3))
+        old, new, newest = (want(connection, each, **DONE) for each in (first, second, third))
+        other = want(connection, name="descent/other")
+        check_runs.failed(connection, old.id, next_try_at=100.0)
+        assert due(connection) == [other.id]
+        acknowledge(connection, old)
+        assert due(connection) == [new.id, other.id]
+        want(connection, first, **DONE, title="other words")
+        assert due(connection) == [old.id, other.id]
+        acknowledge(connection, want(connection, first, **DONE, title="other words"))
+        check_runs.undeliverable(connection, new.id, "rejected")
+        assert due(connection) == [newest.id, other.id]
+
+
+def test_one_that_was_given_up_is_not_made_behind_a_newer_one(engine: Engine) -> None:
+    with begin(engine) as connection:
+        old, new = want(connection, experiment(connection)), want(connection, experiment(connection, rerun=1))
+        for row in (old, new):
+            check_runs.undeliverable(connection, row.id, "gone")
+        want(connection, old.experiment_id, **DONE)
+        assert due(connection) == []
+        check_runs.revive(connection, REPOSITORY)
+        assert due(connection) == [new.id]
+        acknowledge(connection, old)  # GitHub had it all along
+        want(connection, old.experiment_id, **DONE)
+        assert due(connection) == [old.id]
+
+
+def test_what_is_revived_is_due_at_once_and_looked_up_first(engine: Engine) -> None:
+    with begin(engine) as connection:
+        rows = [want(connection, name=name) for name in "abc"]
+        elsewhere = check_runs.want(connection, check_run(), repository_id=5)
+        acknowledge(connection, rows[0])
+        for row in (rows[1], elsewhere):
+            check_runs.undeliverable(connection, row.id, "gone")
+        for _ in range(9):
+            check_runs.failed(connection, rows[2].id, next_try_at=100.0)
+        check_runs.revive(connection, REPOSITORY)
+        found = check_runs.due(connection, now=0.0)
+        assert [(row.id, row.tries) for row in found] == [(rows[1].id, 1), (rows[2].id, 1)]
+        assert check_runs.get(connection, rows[0].id) == replace(
+            rows[0], acknowledged_digest=rows[0].wanted_digest, acknowledged_at=5.0, github_id=rows[0].id + 2**40
+        )
+
+
+def test_many_of_one_installation_do_not_hide_those_of_another_nor_its_own_first_words_and_ends(engine: Engine) -> None:
+    with begin(engine) as connection:
+        for number in (1, 2):
+            repositories.remember(connection, Repository(number, number, f"octo/{number}", "main"))
+        for number in range(4):
+            row = check_runs.want(connection, check_run(name=f"descent/{number}"), repository_id=1)
+            acknowledge(connection, row)
+            check_runs.want(connection, check_run(name=f"descent/{number}", title="newer"), repository_id=1)
+        end = check_runs.want(connection, check_run(name="descent/0", **DONE), repository_id=1)
+        first = check_runs.want(connection, check_run(name="descent/first"), repository_id=1)
+        other = check_runs.want(connection, check_run(), repository_id=2)
+        found = [row.id for row in check_runs.due(connection, now=0.0, each=3)]
+        assert sorted(found) == sorted([end.id, first.id, other.id, end.id + 1])
+        assert {end.id, other.id} == set(found[:2])
 
 
 def test_annotations_can_be_acknowledged_page_by_page(engine: Engine) -> None:
@@ -115,7 +180,7 @@ def test_a_rerun_is_a_new_generation_and_the_old_end_is_still_delivered(engine: 
         old = want(connection, first, **DONE)
         new = want(connection, second, status="queued")
         assert (old.generation, new.generation) == (1, 2)
-        assert due(connection) == [old.id, new.id]
+        assert due(connection) == [old.id]
         assert want(connection, first, **DONE, title="other words").id == old.id
         assert want(connection, second, **DONE).id == new.id
         assert check_runs.newest(connection, REPOSITORY, SHA, "descent/digits") == check_runs.get(connection, new.id)
@@ -195,6 +260,7 @@ def test_github_is_never_asked_to_reopen_and_always_ends_with_what_was_wanted_la
 
         def send(row: CheckRunRow) -> None:
             assert not (github.get(row.id) == "completed" and row.wanted.status != "completed"), "reopened"
+            assert row.id in github or all(each < row.id for each in github), "hidden behind an older one"
             github[row.id] = row.wanted.status
             acknowledge(connection, row)
 
@@ -203,11 +269,11 @@ def test_github_is_never_asked_to_reopen_and_always_ends_with_what_was_wanted_la
                 last[owner] = want(connection, ids[owner], status=status, conclusion=conclusion)
                 if last[owner].experiment_id == ids[0] and owner is None:
                     raise AssertionError("nobody's check run took an experiment's")
-            elif found := check_runs.due(connection, now=0.0, limit=1):
+            elif found := check_runs.due(connection, now=0.0, each=1):
                 send(found[0])
-        for row in check_runs.due(connection, now=0.0):
-            send(row)
-        assert due(connection) == []
+        while rows := check_runs.due(connection, now=0.0):
+            for row in rows:
+                send(row)
         for owner in (0, 1):
             if owner in last:
                 assert github[last[owner].id] == last[owner].wanted.status

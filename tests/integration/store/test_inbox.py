@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 from ci_bot.store import begin, deliveries, inbox, migrate, open_engine, reading
 from ci_bot.store.inbox import Inbox, NotStored
@@ -41,7 +41,7 @@ def box(engine: Engine) -> Iterator[Inbox]:
 
 def stored(engine: Engine) -> list[deliveries.Delivery]:
     with reading(engine) as connection:
-        return deliveries.pending(connection, now=1e12, limit=10_000)
+        return deliveries.unsorted(connection, now=1e12, limit=10_000)
 
 
 def test_a_delivery_is_stored_raw_before_the_answer(engine: Engine, box: Inbox) -> None:
@@ -57,6 +57,51 @@ def test_a_known_guid_is_told_and_stored_once(engine: Engine, box: Inbox) -> Non
 
     assert sorted(asyncio.run(put_twice_at_once_and_once_later())) == [False, False, True]
     assert [delivery.body for delivery in stored(engine)] == [b"0"]
+
+
+def test_each_of_a_group_hears_whether_it_is_itself_new(engine: Engine, box: Inbox) -> None:
+    async def put_a_mixed_group() -> list[bool]:
+        await box.put("known", "push", b"first", at=0.0)
+        puts = [asyncio.create_task(box.put(guid, "push", b"{}", at=0.0)) for guid in ("a", "known", "b", "a", "c")]
+        return list(await asyncio.gather(*puts))
+
+    assert asyncio.run(put_a_mixed_group()) == [True, False, True, False, True]
+    assert [(each.guid, each.body) for each in stored(engine)] == [
+        ("known", b"first"), ("a", b"{}"), ("b", b"{}"), ("c", b"{}"),
+    ]  # fmt: skip
+
+
+def test_new_deliveries_take_one_transaction(engine: Engine, box: Inbox) -> None:
+    rollbacks: list[Connection] = []
+    event.listen(engine, "rollback", rollbacks.append)
+    assert asyncio.run(box.put("alone", "push", b"{}", at=0.0)) is True
+
+    async def put_together() -> list[bool]:
+        return await asyncio.gather(*(box.put(f"guid-{n}", "push", b"{}", at=0.0) for n in range(20)))
+
+    assert asyncio.run(put_together()) == [True] * 20
+    assert rollbacks == []
+
+
+def test_who_is_called_after_a_commit_finds_what_is_new_and_is_called_once_for_a_group(engine: Engine) -> None:
+    found: list[int] = []
+    box = Inbox(engine, lambda: found.append(len(stored(engine))))
+
+    async def put_one_and_then_many() -> None:
+        with begin(engine) as connection:  # keeps the writer from storing the first one, so that the rest gathers
+            if engine.dialect.name == "postgresql":
+                connection.execute(text("LOCK TABLE delivery IN ACCESS EXCLUSIVE MODE"))
+            puts = [asyncio.create_task(box.put(f"guid-{n}", "push", b"{}", at=0.0)) for n in range(100)]
+            await asyncio.sleep(0)  # all have put
+        await asyncio.gather(*puts)
+        calls = len(found)
+        assert await box.put("guid-1", "push", b"{}", at=0.0) is False
+        assert len(found) == calls, "a known one is nothing new"
+
+    asyncio.run(put_one_and_then_many())
+    box.close()
+    assert len(found) <= 2
+    assert found[-1] == 100
 
 
 def test_many_tasks_and_event_loops_may_put_at_once(engine: Engine, box: Inbox) -> None:

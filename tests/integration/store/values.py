@@ -5,12 +5,12 @@ from typing import Any
 
 from ci_bot.records import CheckRun, Claim, ClaimKind
 from ci_bot.store.experiments import Draft
-from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.experiment import NodeGroup, Role, Specification
 from launcher.state import Progress, Signal, advance
 
 SPECIFICATION = Specification(
     name="digits",
-    topology=Topology.SINGLE,
+    topology="single",
     groups=(NodeGroup(role=Role.WORKER, command="python train.py", machine_type="P4000"),),
     env={"EPOCHS": "3"},
     ports=(5000,),

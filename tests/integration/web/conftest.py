@@ -20,7 +20,7 @@ from ci_bot.store import begin, experiments, migrate, open_engine, reading, repo
 from ci_bot.store.experiments import Draft
 from ci_bot.web.room import Room
 from ci_bot.web.serve import Server, configured, create_app
-from launcher.experiment import NodeGroup, NodeState, Role, Specification, Topology
+from launcher.experiment import NodeGroup, NodeState, Role, Specification
 from launcher.keep import Keep
 from launcher.state import Cause, Signal, advance
 
@@ -44,7 +44,7 @@ APP = AppCredentials(1, PEM, ("hook-secret",), "client", "client-secret", "desce
 def specification(**changes: Any) -> Specification:
     plain = Specification(
         name="digits",
-        topology=Topology.SINGLE,
+        topology="single",
         groups=(NodeGroup(role=Role.WORKER, command="python train.py --epochs 3", machine_type="P4000"),),
         env={"EPOCHS": "3", "API_TOKEN": "hunter2hunter2"},
         timeout_s=3600,
@@ -125,7 +125,7 @@ class Site:
     def gang(self, *signals: Signal, **first: Any) -> int:
         """An experiment of three workers; `first` is what became of worker 1."""
         worker = NodeGroup(role=Role.WORKER, count=3, command="python train.py", machine_type="P4000")
-        number = self.experiment(*signals, specification=specification(topology=Topology.MULTI_TORCH, groups=(worker,)))
+        number = self.experiment(*signals, specification=specification(topology="multi-torch", groups=(worker,)))
         self.hold_gang(number, **first)
         return number
 

@@ -56,7 +56,7 @@ def test_a_command_is_shown_without_its_credentials() -> None:
 
 def test_people_get_the_lines_that_compilers_write() -> None:
     (error,) = lines(read(ONE_NODE + "retries: many"), "f.yaml")
-    assert error.startswith("f.yaml:5:10: error: `retries` must be a whole number of at least 0; found `many`.")
+    assert error.startswith("f.yaml:5:10: error: `retries` must be a whole number from 0 to 100; found `many`.")
     assert lines(read(ONE_NODE), "f.yaml") == ["f.yaml: ok, 1 experiment", "f.yaml: repo: single (worker × 1)"]
 
 

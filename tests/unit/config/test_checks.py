@@ -128,6 +128,30 @@ def test_a_key_that_no_check_has_is_a_warning() -> None:
     assert kinds(found) == [(5, Severity.WARNING, Kind.UNKNOWN_KEY)]
 
 
+def test_a_metric_of_a_wrong_name_is_checked_for_everything_else_too() -> None:
+    found = [each.message for each in read(checks("loss: {target: abc, aggregate: avg}")).errors]
+    assert [message.partition(" ")[0] for message in found] == [
+        "`loss`",
+        "`checks.loss.target`",
+        "`checks.loss.aggregate`",
+    ]
+
+
+def test_mistakes_in_the_defaults_are_said_without_any_check_that_takes_them() -> None:
+    text = "defaults: {target: abc, aggregate: avg, round: sideways, precision: 99, only-pulls: 1, if-not-found: x}"
+    assert [each.message.partition(" ")[0] for each in read(checks(text)).errors] == [
+        f"`checks.defaults.{key}`"
+        for key in ("target", "aggregate", "round", "precision", "only-pulls", "if-not-found")
+    ]
+    assert not read(checks("defaults: {aggregate: /a/mean, round: up}")).problems
+
+
+def test_fifty_checks_are_the_most() -> None:
+    many = ", ".join(f"onnx:{i}: {{target: 1, aggregate: max}}" for i in range(51))
+    assert read(checks(many.rpartition(", onnx")[0])).ok
+    assert [each.kind for each in read(checks(many)).errors] == [Kind.CHECK]
+
+
 def test_a_mistake_in_the_defaults_is_said_once() -> None:
     text = checks("defaults: {precision: x}, onnx:a: {target: 1, aggregate: max}, onnx:b: {target: 1, aggregate: max}")
     assert len(read(text).problems) == 1

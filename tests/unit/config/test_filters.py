@@ -81,6 +81,27 @@ def test_a_filter_that_is_not_understood_is_an_error(written: str) -> None:
     assert read(f"{ONE_NODE}filters: {written}").errors
 
 
+def test_what_is_wrong_with_each_of_two_filters_is_said_beside_that_one_is_too_many() -> None:
+    found = read(f"{ONE_NODE}filters:\n  branches:\n    only: '*'\n    ignore: '('\n").errors
+    assert [each.line for each in found] == [7, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("written", "column", "found"),
+    [
+        ("[]", 11, "an empty list"),
+        ("[a, [b]]", 15, "a list in it"),
+        ("{}", 11, "an empty mapping"),
+        ("[a, ]", 11, None),
+    ],
+)
+def test_a_list_that_is_none_of_texts_says_where_and_what_is_found(
+    written: str, column: int, found: str | None
+) -> None:
+    errors = read(f"{ONE_NODE}filters:\n  branches:\n    only: {written}\n").errors
+    assert [(each.line, each.column, each.found) for each in errors] == ([(7, column, found)] if found else [])
+
+
 @pytest.mark.parametrize("written", ["feature/*", "feature/**"])
 def test_what_looks_like_a_file_pattern_is_a_warning(written: str) -> None:
     found = read(f"{ONE_NODE}filters: {{branches: {{only: '{written}'}}}}")

@@ -70,11 +70,26 @@ def test_there_is_one_master(text: str, old: str, new: str, line: int) -> None:
     assert "must be 1, for one node runs mpirun; found `2`" in found.message
 
 
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        (MPI, ("count: 2", "count: 0")),
+        (MPI, ("count: 1", "count: 2")),
+        (MPI_2, ("workerCount: 2", "workerCount: 0")),
+        (MPI_2, ("          workerCommand: sleep infinity\n", "")),
+    ],
+)
+def test_two_images_are_seen_beside_what_else_is_wrong_with_a_group(text: str, wrong: tuple[str, str]) -> None:
+    found = read(text.replace("ontainer: mpi:1", "ontainer: mpi:2", 1).replace(*wrong)).errors
+    assert len(found) == 2
+    assert sum("under MPI all nodes need the same" in each.message for each in found) == 1
+
+
 @pytest.mark.parametrize("text", [MPI, MPI_2])
 def test_a_count_of_0_says_what_it_must_be(text: str) -> None:
     found = problem(text.replace("ount: 2", "ount: 0"))
     assert found.severity is Severity.ERROR
-    assert "must be a whole number of at least 1; found `0`" in found.message
+    assert "must be a whole number from 1 to 10000; found `0`" in found.message
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ci_bot.config import SEARCH_ORDER, Kind, checks, filters, groups, params, step, version1, version2
+from ci_bot.config import SEARCH_ORDER, Kind, checks, filters, params, step, version1, version2
 from ci_bot.config.section import Keys
+from launcher.topology import SHAPES
 
 TEXT = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text()
 WORDS = set(re.findall(r"[\w./<>-]+", " ".join(re.findall(r"`([^`\n]+)`", TEXT))))
@@ -31,7 +32,7 @@ def test_every_inner_key_is_in_the_reference(key: str) -> None:
     assert key in WORDS
 
 
-@pytest.mark.parametrize("word", [*params.COMMANDS, *map(str, groups.ROLES), *SEARCH_ORDER, *checks.AGGREGATES])
+@pytest.mark.parametrize("word", [*params.commands(), *SHAPES, *SEARCH_ORDER, *checks.AGGREGATES])
 def test_every_word_that_a_key_takes_is_in_the_reference(word: str) -> None:
     assert word in WORDS
 

@@ -63,6 +63,10 @@ PIECES = st.sampled_from(
         "steps:",
         "version: 2\n",
         "workflows:\n",
+        "a:b\n",
+        "：",
+        '"\\xzz"',
+        "---\na: 1\n",
         "worker:\n",
     ]
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from ci_bot.config import Filters, Kind, Severity
-from launcher.experiment import Dockerfile, NodeGroup, Role, Topology
+from launcher.experiment import Dockerfile, NodeGroup, Role
 from tests.unit.config.example import ONE_NODE, kinds, only, problem, read
 
 EVERY_KEY = """\
@@ -51,7 +51,7 @@ def test_every_key_reaches_the_experiment() -> None:
     assert not read(EVERY_KEY).problems
     specification = experiment.specification
     assert (experiment.name, experiment.project, experiment.line) == ("momo/perfect-run", "pr123", 12)
-    assert specification.topology is Topology.MULTI_GRPC
+    assert specification.topology == "multi-grpc"
     assert specification.groups == (
         NodeGroup(
             role=Role.WORKER,
@@ -102,25 +102,23 @@ def test_a_missing_or_unknown_version_is_an_error(text: str) -> None:
 @pytest.mark.parametrize(
     ("written", "topology"),
     [
-        ("singleNode", Topology.SINGLE),
-        ("singlenode", Topology.SINGLE),
-        ("mpi", Topology.MULTI_MPI),
-        ("MPI", Topology.MULTI_MPI),
-        ("multi_torch", Topology.MULTI_TORCH),
+        ("singleNode", "single"),
+        ("singlenode", "single"),
+        ("mpi", "multi-mpi"),
+        ("MPI", "multi-mpi"),
+        ("multi_torch", "multi-torch"),
     ],
 )
-def test_spellings_of_a_type_are_read_with_a_warning(written: str, topology: Topology) -> None:
+def test_spellings_of_a_type_are_read_with_a_warning(written: str, topology: str) -> None:
     text = ONE_NODE.replace("type: single", f"type: {written}") + "  count: 1\n"
-    assert only(text).specification.topology is topology
+    assert only(text).specification.topology == topology
     assert kinds(read(text)) == [(2, Severity.WARNING, Kind.SPELLING)]
 
 
-@pytest.mark.parametrize(
-    ("group", "topology"), [("parameter-server", Topology.MULTI_GRPC), ("master", Topology.MULTI_MPI)]
-)
-def test_a_bare_multinode_is_what_its_second_group_says(group: str, topology: Topology) -> None:
+@pytest.mark.parametrize(("group", "topology"), [("parameter-server", "multi-grpc"), ("master", "multi-mpi")])
+def test_a_bare_multinode_is_what_its_second_group_says(group: str, topology: str) -> None:
     text = f"version: 1\ntype: multinode\nworker: {{command: a, count: 2}}\n{group}: {{command: b, count: 1}}\n"
-    assert only(text).specification.topology is topology
+    assert only(text).specification.topology == topology
     assert kinds(read(text)) == [(2, Severity.WARNING, Kind.SPELLING)]
 
 
@@ -192,6 +190,37 @@ def test_a_group_has_at_most_ten_thousand_nodes() -> None:
     assert read(text.replace("10000", "10001")).errors
 
 
+@pytest.mark.parametrize("ports", ["[5000, [6000]]", "[5000, abc]", "[5000, 5001 0]"])
+def test_a_port_that_is_none_is_pointed_at_in_its_list(ports: str) -> None:
+    found = problem(f"{ONE_NODE}ports: {ports}")
+    assert (found.line, found.column) == (5, 15)
+    assert found.message.startswith("`ports` must be ")
+    assert " in it. Write" in found.message
+
+
+def test_every_port_that_is_none_is_named() -> None:
+    assert [each.column for each in read(f"{ONE_NODE}ports: [a, 5000, b]").errors] == [9, 18]
+    assert read(f"{ONE_NODE}ports: {list(range(1, 101))}").ok
+    assert [each.message.partition(";")[0] for each in read(f"{ONE_NODE}ports: {list(range(1, 102))}").errors] == [
+        "`ports` must be at most 100 port numbers"
+    ]
+
+
+@pytest.mark.parametrize("count", ["9999999999", "10001", "0"])
+def test_a_count_out_of_range_is_told_its_bounds(count: str) -> None:
+    text = f"version: 1\ntype: multi-torch\nworker:\n  command: a\n  count: {count}\n"
+    assert "`worker.count` must be a whole number from 1 to 10000; found" in problem(text).message
+
+
+def test_a_number_between_quotes_may_have_spaces_at_its_ends() -> None:
+    assert only(ONE_NODE + "retries: ' 2 '").specification.retries == 2
+
+
+@pytest.mark.parametrize("retries", ["9999999999", "101", "-1", "2.0"])
+def test_a_number_out_of_range_is_told_its_bounds(retries: str) -> None:
+    assert "must be a whole number from 0 to 100; found" in problem(f"{ONE_NODE}retries: {retries}").message
+
+
 def test_an_unknown_key_brings_the_nearest_spelling() -> None:
     assert "Did you mean `timeout`?" in problem(ONE_NODE + "tiemout: 3").message
 
@@ -199,6 +228,21 @@ def test_an_unknown_key_brings_the_nearest_spelling() -> None:
 @pytest.mark.parametrize("key", ["use-dockerfile", "useDockerfile"])
 def test_the_flat_spelling_of_a_dockerfile_is_understood(key: str) -> None:
     assert only(f"{ONE_NODE}  {key}: true").specification.groups[0].dockerfile == Dockerfile()
+
+
+@pytest.mark.parametrize("key", ["use-dockerfile", "useDockerfile"])
+def test_the_flat_spelling_of_a_dockerfile_is_true_or_false(key: str) -> None:
+    found = read(f"{ONE_NODE}  {key}: maybe")
+    assert kinds(found) == [(5, Severity.WARNING, Kind.SPELLING), (5, Severity.ERROR, Kind.VALUE)]
+    assert "`worker.use-dockerfile` must be true or false; found `maybe`" in found.errors[0].message
+    assert read(f"{ONE_NODE}  dockerfile: {{use: true}}\n  {key}: maybe").errors
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../../etc/passwd", "a/../../x", ".", "a\\b"])
+def test_a_dockerfile_stays_within_the_repository(path: str) -> None:
+    text = f"{ONE_NODE}  dockerfile: {{use: true, path: x}}\n"
+    assert only(text).specification.groups[0].dockerfile == Dockerfile(path="x")
+    assert kinds(read(text.replace("path: x", f"path: {path}"))) == [(5, Severity.ERROR, Kind.VALUE)]
 
 
 def test_a_dockerfile_that_is_not_used_is_none() -> None:
@@ -235,6 +279,8 @@ def test_a_timeout_is_seconds_or_has_units(line: str, seconds: int | None) -> No
         "experiment: config",
         "experiment: ' '",
         "experiment: a · b",
+        "experiment: a  b",
+        f"experiment: ghp_{'x' * 36}",
         f"experiment: {'x' * 101}",
         'project: "a\\0b"',
         "paths: 3",

@@ -3,7 +3,7 @@
 import pytest
 
 from ci_bot.config import Filters, Kind, Severity, parse
-from launcher.experiment import NodeGroup, Role, Topology
+from launcher.experiment import NodeGroup, Role
 from tests.unit.config.example import FILE, STEP, kinds, only, problem, read
 
 PARAMS_FILE = """\
@@ -61,19 +61,19 @@ def test_every_parameter_that_means_something_reaches_the_experiment() -> None:
     ("command", "params", "topology", "roles"),
     [
         ("experiment.run_multi_node", "workerCommand: a, workerCount: 2, parameterServerCommand: b, "
-         "parameterServerCount: 1", Topology.MULTI_GRPC, (Role.WORKER, Role.PARAMETER_SERVER)),
+         "parameterServerCount: 1", "multi-grpc", (Role.WORKER, Role.PARAMETER_SERVER)),
         ("experiment.run_multi_node", "experimentType: MPI, workerCommand: a, workerCount: 2, masterCommand: b, "
-         "masterCount: 1", Topology.MULTI_MPI, (Role.MASTER, Role.WORKER)),
+         "masterCount: 1", "multi-mpi", (Role.MASTER, Role.WORKER)),
         ("experiment.run_multi_node", "workerCommand: a, workerCount: 2, masterCommand: b, masterCount: 1",
-         Topology.MULTI_MPI, (Role.MASTER, Role.WORKER)),
+         "multi-mpi", (Role.MASTER, Role.WORKER)),
         ("experiment.run_mpi_multi_node", "workerCommand: a, workerCount: 2, masterCommand: b, masterCount: 1",
-         Topology.MULTI_MPI, (Role.MASTER, Role.WORKER)),
-        ("experiment.run_torch_multi_node", "workerCommand: a, workerCount: 2", Topology.MULTI_TORCH, (Role.WORKER,)),
+         "multi-mpi", (Role.MASTER, Role.WORKER)),
+        ("experiment.run_torch_multi_node", "workerCommand: a, workerCount: 2", "multi-torch", (Role.WORKER,)),
     ],
 )  # fmt: skip
-def test_each_command_has_its_groups(command: str, params: str, topology: Topology, roles: tuple[Role, ...]) -> None:
+def test_each_command_has_its_groups(command: str, params: str, topology: str, roles: tuple[Role, ...]) -> None:
     specification = only(step(params, command)).specification
-    assert specification.topology is topology
+    assert specification.topology == topology
     assert tuple(group.role for group in specification.groups) == roles
 
 
@@ -108,6 +108,18 @@ def test_two_experiments_never_share_a_name() -> None:
     other = STEP.partition("workflows:\n")[2]
     text = STEP + other.replace("train:", "test:") + other.replace("train:", "eval:").replace("mnist", "test/mnist")
     assert [each.kind for each in read(text).errors] == [Kind.NAME]
+
+
+@pytest.mark.parametrize("name", ["a  b", '"a b "', "'a\u00a0b'"])
+def test_two_experiments_never_share_a_check_run(name: str) -> None:
+    other = STEP.partition("workflows:\n")[2]
+    text = STEP.replace("mnist", "a b") + other.replace("train:", "test:").replace("mnist", name)
+    assert [(each.line, each.kind) for each in read(text).errors] == [(11, Kind.NAME)]
+
+
+def test_no_list_with_nothing_in_it_is_called_a_list() -> None:
+    text = "version: 2\nworkflows: {a: {steps: []}}\n"
+    assert "must be a list with one step; found an empty list" in problem(text).message
 
 
 def test_a_second_step_is_an_error_and_not_a_guess() -> None:
@@ -212,6 +224,14 @@ def test_parameters_inline_and_in_a_file_are_an_error() -> None:
     text = PARAMS_FILE + "        params: {command: x}\n"
     found = read(text, {"params/train.yaml": b"command: x"})
     assert kinds(found) == [(7, Severity.ERROR, Kind.PARAMS_FILE)]
+
+
+@pytest.mark.parametrize("extra", ["        params: {ports: abc}\n", "        ports: abc\n"])
+def test_what_else_is_wrong_with_either_of_two_sources_of_parameters_is_said_too(extra: str) -> None:
+    text = PARAMS_FILE.replace("params/train.yaml", "../x") + extra
+    assert [each.line for each in read(text).errors] == [7, 7, 9]
+    found = read(PARAMS_FILE + extra, {"params/train.yaml": b"command: x\nretries: y\n"})
+    assert [(each.path, each.line) for each in found.errors] == [(FILE, 7), (FILE, 9), ("params/train.yaml", 2)]
 
 
 def test_a_lone_file_takes_its_parameters_file_on_trust_and_says_so() -> None:

@@ -29,6 +29,7 @@ HEAD = "version: 1\ntype: single\n"
         ("project: &a [*a]", 14, "inside what it repeats"),
         ("<<<<<<< HEAD", 1, "merge conflict"),
         ("- project", 1, "is an item of a list"),
+        ("project：a", 1, "has a full-width colon, which is none to YAML. Write `project: a`"),
     ],
 )
 def test_a_line_that_is_no_yaml_is_named_with_what_to_write(line: str, column: int, says: str) -> None:
@@ -63,6 +64,60 @@ def test_text_behind_a_closing_quote_is_an_error_and_the_rest_is_still_read(line
 
 
 @pytest.mark.parametrize(
+    ("text", "line", "column", "says"),
+    [
+        ("version:1\ntype: single\n", 1, 1, "`version:1` has no space after its colon. Write `version: 1`."),
+        ("version:1\n\n# why\ntype: single\n", 1, 1, "Write `version: 1`."),
+        ("version:1\ntype:single\nworker:\n", 1, 1, "Write `version: 1`."),
+        ("# what\n---\nversion:1\ntype: single\n", 3, 1, "Write `version: 1`."),
+        ("version：1\ntype: single\n", 1, 1, "full-width colon, which is none to YAML. Write `version: 1`."),
+        ("version 1\ntype: single\n", 1, 1, "`version 1` is not `key: value`. Write a colon and a space"),
+        ("worker\n  command: x\n", 1, 1, "`worker` is not `key: value`."),
+        (HEAD + "worker:\n  command:python x\n  machine-type: a\n", 4, 3, "Write `command: python x`."),
+        (HEAD + "worker:\n  command:python x\n  # why\n  machine-type: a\n", 4, 3, "Write `command: python x`."),
+        (STEP.replace("name: mnist", "name:mnist"), 5, 9, "`name:mnist` has no space after its colon."),
+        (HEAD + "worker:\n  command: python a\n    --b\n    --c: d\n", 6, 8, "like a part of the line before it"),
+        (HEAD + "worker:\n  command:\n    python a\n    --c: d\n", 6, 8, "like a part of the line before it"),
+        (HEAD + "worker:\n  a:\n    b\n   c: d\n", 6, 5, "like a part of the line before it"),
+        (HEAD + "worker:\n  - b\n c: d\n", 5, 2, "is indented to column 2, which fits nothing"),
+    ],
+)
+def test_a_first_key_without_its_colon_is_blamed_itself_and_not_the_line_where_yaml_notices(
+    text: str, line: int, column: int, says: str
+) -> None:
+    found = problem(text)
+    assert (found.line, found.column, found.kind) == (line, column, Kind.SYNTAX)
+    assert says in found.message
+
+
+@pytest.mark.parametrize("escape", ["\\q", "\\ud800", "\\xzz", "\\u12", "\\UFFFFFFFF"])
+def test_an_escape_that_is_none_is_shown_from_its_backslash_to_its_end(escape: str) -> None:
+    found = problem(f'{HEAD}project: "a\\\\{escape}"\n')
+    assert (found.line, found.column) == (3, 14)
+    assert found.message.startswith(f"`{escape}` is not an escape")
+
+
+def test_each_tag_is_an_error_and_the_rest_is_read_as_if_there_were_none() -> None:
+    text = "version: !!python/name:os.system 1\ntype: !x single\nworker: !y\n  command: !!binary eA==\nretries: many\n"
+    found = read(text)
+    assert kinds(found) == [
+        *((line, Severity.ERROR, Kind.TAG) for line in (1, 2, 3, 4)),
+        (5, Severity.ERROR, Kind.VALUE),
+    ]
+    assert not found.experiments
+
+
+def test_a_value_that_is_only_a_tag_is_no_value() -> None:
+    assert kinds(read(ONE_NODE + "project: !x\n")) == [(5, Severity.ERROR, Kind.TAG)]
+
+
+def test_a_second_document_is_an_error_and_the_first_is_still_read() -> None:
+    found = read(ONE_NODE + "retries: many\n---\n[}\n---\n")
+    assert kinds(found) == [(5, Severity.ERROR, Kind.VALUE), (6, Severity.ERROR, Kind.DOCUMENTS)]
+    assert not read(ONE_NODE + "---\n").experiments
+
+
+@pytest.mark.parametrize(
     ("content", "kind"),
     [
         (b"", Kind.EMPTY),
@@ -75,10 +130,6 @@ def test_text_behind_a_closing_quote_is_an_error_and_the_rest_is_still_read(line
         (b"version: \0", Kind.ENCODING),
         (b"version: \x1b", Kind.ENCODING),
         ("a: \ufeff".encode(), Kind.ENCODING),
-        (b"a: 1\n---\nb: 2\n", Kind.DOCUMENTS),
-        (b"a: !!python/name:os.system x", Kind.TAG),
-        (b"a: !x y", Kind.TAG),
-        (b"a: !!binary eA==", Kind.TAG),
         (b"[1, 2]", Kind.SYNTAX),
         (b"text", Kind.SYNTAX),
         (b"%TAG !a! b\n" * 9, Kind.LIMIT),
@@ -107,6 +158,14 @@ def test_a_file_that_is_no_configuration_at_all_has_one_problem(content: bytes, 
 @pytest.mark.timeout(10)
 def test_a_file_that_would_grow_without_end_is_refused_before_it_grows(text: str) -> None:
     assert problem(text).kind is Kind.LIMIT
+
+
+@pytest.mark.parametrize("inside", ["", "x"])
+def test_nesting_is_told_apart_from_what_aliases_nest(inside: str) -> None:
+    deep = f"a: {'[' * (MAX_DEPTH - 1)}{inside}{']' * (MAX_DEPTH - 1)}\n"
+    assert Kind.LIMIT not in {each.kind for each in read(deep).problems}
+    assert problem(deep.replace("[", "[[", 1)).message.startswith("lists and mappings are nested more than 40 deep")
+    assert problem(deep.replace("a: ", "a: &a ") + "b: [*a]\n").message.startswith("aliases nest lists and mappings")
 
 
 def test_a_file_of_exactly_the_limit_is_read() -> None:

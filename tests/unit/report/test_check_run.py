@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it.token import Token
 
-from ci_bot.records import CheckRun, Held, HeldNode, Transition, Wish
+from ci_bot.records import DESCENT, CheckRun, Held, HeldNode, Transition, Wish
 from ci_bot.report.check_run import LIMIT_BYTES, View, experiment_check_run
 from launcher.state import TERMINAL, Cause, Progress, State
 from tests.unit.report import parsed
@@ -209,6 +209,15 @@ def test_a_wish_shows_before_it_is_granted_and_takes_the_button_away() -> None:
     assert run.title == "Running – cancelling: not needed"
     assert "asked by octo-dev: not needed" in run.summary
     assert run.buttons == ()
+
+
+@pytest.mark.parametrize(("by", "shown"), [(DESCENT, "sked by Descent"), ("descent", "sked by descent")])
+def test_what_descent_itself_cancels_is_told_from_what_a_person_of_that_name_does(by: str, shown: str) -> None:
+    wish = Wish(by, "superseded by b2c3d4e", BEGAN_AT)
+    for state in (State.RUNNING, State.CANCELLED):
+        told = experiment_check_run(replace(running(), experiment=experiment(state, wish=wish))).summary
+        assert shown in told
+        assert "descent[app]" not in told
 
 
 def test_a_teardown_says_what_follows() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ci_bot.records import Experiment, Held, HeldNode, Transition, Wish
 from ci_bot.report.check_run import View
-from launcher.experiment import NodeGroup, NodeState, Role, Specification, Topology
+from launcher.experiment import NodeGroup, NodeState, Role, Specification
 from launcher.state import Cause, Progress, State
 
 BEGAN_AT = 1_772_366_580.0  # 2026-03-01 12:03:00 UTC
@@ -37,7 +37,7 @@ def experiment(state: State, cause: Cause | None = None, **more: Any) -> Experim
         name="digits",
         rerun=0,
         title="Train longer",
-        specification=Specification(name="digits", topology=Topology.SINGLE, groups=(group,)),
+        specification=Specification(name="digits", topology="single", groups=(group,)),
         configuration_path=".descent/config.yaml",
         configuration_source="version: 1\n",
         progress=Progress(state=state, attempt=1, cause=cause),
@@ -207,7 +207,7 @@ def of_gang(state: State, cause: Cause | None, nodes: tuple[HeldNode, ...], **mo
         NodeGroup(role=Role.WORKER, count=len(nodes) - servers, command="python train.py", machine_type="P4000"),
         NodeGroup(role=Role.PARAMETER_SERVER, count=servers, command="python serve.py", machine_type="C5"),
     )
-    specification = Specification(name="digits", topology=Topology.MULTI_GRPC, groups=groups)
+    specification = Specification(name="digits", topology="multi-grpc", groups=groups)
     held = Held("exp-42-a1", "c1", nodes)
     return experiment(state, cause, specification=specification, held=held, **more)
 

@@ -3,16 +3,21 @@
 import asyncio
 import hashlib
 import hmac
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ci_bot.settings import AppCredentials, Settings
 from ci_bot.store.inbox import NotStored
 from ci_bot.web import webhook as module
-from ci_bot.web.webhook import BODY_LIMIT_BYTES, webhook
+from ci_bot.web.guard import HEADERS
+from ci_bot.web.serve import webhook_secrets
+from ci_bot.web.webhook import BODY_LIMIT_BYTES, Ahead, Webhook
 
 SECRET = b"it's a secret"
 BODY = b'{"zen": "Keep it logically awesome."}'
@@ -37,14 +42,9 @@ class Door:
 
     def __init__(self, *secrets: bytes) -> None:
         self.inbox = FakeInbox()
-        self.nudges = 0
         self.chunks_read = 0
         self.time = 0.0
-        self.route = webhook(self.inbox, lambda: secrets or (SECRET,), self._nudge, clock=self._tick)
-
-    def _nudge(self) -> None:
-        assert self.inbox.stored, "nudged before anything was stored"
-        self.nudges += 1
+        self.webhook = Webhook(self.inbox, lambda: secrets or (SECRET,), clock=self._tick)
 
     def _tick(self) -> float:
         self.time += 1.0
@@ -73,7 +73,7 @@ class Door:
 
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         scope = {"type": "http", "method": "POST", "path": "/webhook", "headers": raw, "query_string": b""}
-        await self.route.app(scope, receive, send)
+        await self.webhook(scope, receive, send)
         answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         return sent[0]["status"], sent[1]["body"].decode(), answered
 
@@ -96,7 +96,6 @@ def test_a_signed_delivery_is_stored_raw_and_answered_202() -> None:
     door = Door()
     assert door.post([BODY], headers())[:2] == (202, "stored\n")
     assert door.inbox.stored == {"72d3162e-cc78-11e3-81ab-4c9367dc0958": ("push", BODY, 1.0)}
-    assert door.nudges == 1
 
 
 def test_the_signature_of_githubs_own_documentation_is_accepted() -> None:
@@ -106,11 +105,10 @@ def test_the_signature_of_githubs_own_documentation_is_accepted() -> None:
     assert Door(b"It's a Secret to Everybody").post([body], headers(X_Hub_Signature_256=signature))[0] == 202
 
 
-def test_a_known_guid_is_answered_202_and_wakes_nobody() -> None:
+def test_a_known_guid_is_answered_202() -> None:
     door = Door()
     door.post([BODY], headers())
     assert door.post([BODY], headers())[:2] == (202, "duplicate\n")
-    assert door.nudges == 1
 
 
 def test_what_can_not_be_stored_is_answered_503_with_when_to_retry() -> None:
@@ -119,7 +117,6 @@ def test_what_can_not_be_stored_is_answered_503_with_when_to_retry() -> None:
     status, line, answered = door.post([BODY], headers())
     assert (status, answered["retry-after"]) == (503, "30")
     assert "sqlite" not in line
-    assert door.nudges == 0
 
 
 def test_each_of_several_secrets_is_valid_while_they_are_rotated() -> None:
@@ -226,3 +223,85 @@ def test_a_sender_who_goes_away_leaves_nothing() -> None:
 def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BODY_DEADLINE_S", 0.0)
     assert Door().post([BODY], headers(), end="never")[0] == 408
+
+
+def test_every_answer_has_the_headers_of_a_strict_site() -> None:
+    door = Door()
+    stored, duplicate = door.post([BODY], headers()), door.post([BODY], headers())
+    door.inbox.failure = NotStored("full")
+    refused, failed = door.post([BODY], headers(X_Hub_Signature_256=None)), door.post([BODY], headers())
+    assert [status for status, _, _ in (stored, duplicate, refused, failed)] == [202, 202, 401, 503]
+    expected = {name.lower(): value for name, value in HEADERS.items()} | {"cache-control": "no-store"}
+    for _, _, answered in (stored, duplicate, refused, failed):
+        assert expected.items() <= answered.items()
+
+
+def test_of_a_header_that_comes_twice_the_first_one_counts() -> None:
+    door = Door()
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers().items()]
+    scope = {"type": "http", "headers": [*raw, (b"x-github-event", b"ping"), (b"x-hub-signature-256", b"sha256=")]}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": BODY}
+
+    async def send(message: Any) -> None:
+        assert message.get("status", 202) == 202
+
+    asyncio.run(door.webhook(scope, receive, send))
+    assert [event for event, _, _ in door.inbox.stored.values()] == ["push"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "ahead"),
+    [
+        ({"type": "http", "method": "POST", "path": "/webhook"}, True),
+        ({"type": "http", "method": "GET", "path": "/webhook"}, False),
+        ({"type": "http", "method": "POST", "path": "/webhook/"}, False),
+        ({"type": "http", "method": "POST", "path": "/logout"}, False),
+        ({"type": "lifespan"}, False),
+    ],
+)
+def test_deliveries_and_nothing_else_are_taken_ahead_of_the_app(scope: dict[str, Any], ahead: bool) -> None:
+    came_to_the_app = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        came_to_the_app.append(scope)
+
+    async def nothing(*message: Any) -> Any:
+        return None
+
+    asyncio.run(Ahead(app, Door().webhook)({"headers": [], **scope}, nothing, nothing))
+    assert (came_to_the_app == []) == ahead
+
+
+def test_the_secrets_are_those_that_set_up_wrote_last(tmp_path: Path) -> None:
+    def write(secret: str) -> None:
+        beside = tmp_path / "beside"
+        beside.write_text(json.dumps({"id": 1, "pem": "", "webhook_secret": secret}))
+        beside.rename(tmp_path / "app.json")
+
+    secrets = webhook_secrets(Settings(data_dir=tmp_path))
+    assert secrets() == ()
+    write("old")
+    assert secrets() == (b"old",)
+    write("new")
+    assert secrets() == (b"new",)
+
+
+def test_the_secrets_are_read_once_while_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+
+    def credentials(self: Settings) -> AppCredentials:
+        reads.append(self)
+        return AppCredentials(1, "", ("hush",))
+
+    monkeypatch.setattr(Settings, "credentials", credentials)
+    (tmp_path / "app.json").touch()
+    secrets = webhook_secrets(Settings(data_dir=tmp_path))
+    assert [secrets(), secrets()] == [(b"hush",)] * 2
+    assert len(reads) == 1
+
+
+def test_the_environments_secrets_need_no_file(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, environment_credentials=AppCredentials(1, "", ("a", "b")))
+    assert webhook_secrets(settings)() == (b"a", b"b")

@@ -4,7 +4,7 @@ import pytest
 
 from ci_bot.records import Experiment
 from ci_bot.worker.launch import environment
-from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.experiment import NodeGroup, Role, Specification
 from launcher.state import Progress
 
 SHA = "a" * 40
@@ -12,7 +12,7 @@ SHA = "a" * 40
 
 def experiment(**fields: object) -> Experiment:
     group = NodeGroup(role=Role.WORKER, command="true")
-    specification = Specification(name="x", topology=Topology.SINGLE, groups=(group,), **fields)  # type: ignore[arg-type]
+    specification = Specification(name="x", topology="single", groups=(group,), **fields)  # type: ignore[arg-type]
     return Experiment(
         id=1, repository_id=2, installation_id=3, full_name="octo/x", head_sha=SHA, ref="refs/pull/5/head", name="x",
         rerun=0, title="", specification=specification, configuration_path="", configuration_source="",

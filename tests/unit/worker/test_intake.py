@@ -22,6 +22,7 @@ from ci_bot.events.kinds import Sender
 from ci_bot.github.answers import Commit, Pull, Role
 from ci_bot.github.errors import TooLarge
 from ci_bot.records import Repository
+from ci_bot.store import check_runs
 from ci_bot.store.deliveries import Delivery
 from ci_bot.worker.apply import apply
 from ci_bot.worker.books import Books
@@ -125,9 +126,15 @@ def test_a_rerun_of_a_forks_commit_starts_nothing_where_the_bases_file_is_broken
 def test_a_forks_commit_that_asked_to_be_skipped_runs_only_as_a_forks(desk: Desk) -> None:
     desk.github.message = "[skip ci]"
     desk.event(pull())
-    desk.event(approve())
-    starts = desk.rerun()
+    assert shown(desk) == ["Skipped: [skip ci]"]
+    assert desk.rerun() == []
+    assert shown(desk) == ["Waits for approval of aaaaaaa"]
+    starts = [decision for decision in desk.event(approve()) if isinstance(decision, Start)]
     assert [(start.trusted, start.specification.groups[0].command) for start in starts] == [(False, "echo base")]
+
+
+def shown(desk: Desk) -> list[str]:
+    return [row.wanted.title for row in asyncio.run(desk.books.read(lambda c: check_runs.at_commit(c, 7, SHA)))]
 
 
 def test_a_rerun_of_an_unknown_commit_is_never_trusted(desk: Desk) -> None:
@@ -158,11 +165,13 @@ def _experiments(connection: Any) -> list[Any]:
     return experiments.listed(connection)
 
 
-def test_what_is_recovered_after_too_long_starts_nothing_by_itself(desk: Desk) -> None:
+def test_what_is_recovered_after_too_long_starts_nothing_by_itself_save_what_a_merge_queue_still_waits_for(
+    desk: Desk,
+) -> None:
     group = MergeGroup(REPOSITORY, "checks_requested", SHA, "refs/heads/q", "refs/heads/main", BASE, "", MONA)
     old = Delivery(1, "guid", "x", b"", time.time() - 7 * 3600, "recovered")
     told = [desk.happens(desk.inquiry.decide(old, event)) for event in (group, push(), approve())]
-    assert [type(decisions[-1]).__name__ for decisions in told] == ["ReportMissed", "ReportMissed", "Nothing"]
+    assert [type(decisions[-1]).__name__ for decisions in told] == ["Start", "ReportMissed", "Nothing"]
 
 
 def test_a_file_that_is_too_large_is_a_problem_of_the_file(desk: Desk) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert
 
 from ci_bot.events import parse
 from ci_bot.github.answers import Commit, Pull, Role
-from ci_bot.github.errors import Unavailable
+from ci_bot.github.errors import Forbidden, Gone, Unavailable
 from ci_bot.records import Repository
 from ci_bot.store import deliveries, experiments, repositories
 from ci_bot.store.tables import delivery
@@ -20,16 +20,21 @@ from ci_bot.worker.intake import Intake
 from tests.unit.test_events import check_run, payload, pull_request
 
 FIRST, SECOND, ZEROS = "a" * 40, "b" * 40, "0" * 40
-FILE = b"""\
+PLAIN = b"""\
 version: 1
 experiment: digits
 type: single
 worker:
   command: "true"
+"""
+FILE = (
+    PLAIN
+    + b"""\
 filters:
   branches: {only: ".*"}
   tags: {only: ".*"}
 """
+)
 BRANCH, TAG, GROUP = "refs/heads/more", "refs/tags/v1", "refs/heads/gh-readonly-queue/main/pr-9"
 
 
@@ -41,6 +46,10 @@ class FakeGitHub:
     pull_head: str | None = None
     """None: it is closed."""
     down: bool = False
+    file: bytes = FILE
+    installed: tuple[int, ...] | None = (7,)
+    """The repositories on which the App is; None: its installation is gone."""
+    suspended: bool = False
     reads: list[str] = field(default_factory=list)
 
     def _read(self, what: str) -> None:
@@ -70,7 +79,18 @@ class FakeGitHub:
 
     async def read_file(self, repo: Repository, path: str, sha: str, max_bytes: int) -> bytes | None:
         self._read("file")
-        return FILE
+        return self.file
+
+    async def installation_repositories(self, installation_id: int) -> tuple[Repository, ...]:
+        self._read("installation")
+        if self.suspended:
+            raise Forbidden("This installation has been suspended")
+        if self.installed is None:
+            raise Gone("the App is not installed any more")
+        return tuple(Repository(each, installation_id, "octo/digits", "main") for each in self.installed)
+
+    def drop_installation(self, installation_id: int) -> None:
+        pass
 
 
 @dataclass
@@ -94,20 +114,27 @@ class Desk:
             connection.execute(insert(delivery).values(row))
 
         asyncio.run(self.books.write(story))
-        asyncio.run(self.intake.step())
+        asyncio.run(self._step())
         return self.outcome(self.received)
 
+    async def _step(self) -> None:
+        await self.intake.step()
+        await asyncio.gather(*self.intake.busy.values())
+
     def put_off(self, event: str, body: dict[str, Any]) -> int:
-        """A delivery that comes while GitHub is down."""
+        """A delivery that comes while GitHub is down; the next worker does not hold up others for it."""
         self.github.down = True
         assert self.receive(event, body) == "GitHub is down"
         self.github.down = False
-        return self.received
+        seq, later = self.received, time.time() + 3600
+        asyncio.run(self.books.write(lambda c: deliveries.postpone(c, seq, later, "")))
+        self.__post_init__()
+        return seq
 
     def again(self, seq: int) -> str:
         """The time of a delivery that was put off has come."""
         asyncio.run(self.books.write(lambda c: deliveries.postpone(c, seq, 0.0, "")))
-        asyncio.run(self.intake.step())
+        asyncio.run(self._step())
         return self.outcome(seq)
 
     def outcome(self, seq: int) -> str:
@@ -129,9 +156,9 @@ def desk(books: Books) -> Desk:
     return Desk(books)
 
 
-def push(ref: str, sha: str) -> dict[str, Any]:
-    commit = None if sha == ZEROS else {"id": sha, "message": "Train"}
-    return payload(ref=ref, before=FIRST, after=sha, head_commit=commit, deleted=sha == ZEROS)
+def push(ref: str, sha: str, *, before: str = ZEROS, message: str = "Train") -> dict[str, Any]:
+    commit = None if sha == ZEROS else {"id": sha, "message": message}
+    return payload(ref=ref, before=before, after=sha, head_commit=commit, deleted=sha == ZEROS)
 
 
 def pull(action: str, sha: str = FIRST) -> dict[str, Any]:
@@ -200,13 +227,41 @@ def test_a_branch_that_was_deleted_and_made_again_runs(desk: Desk) -> None:
     assert [each.head_sha for each in desk.experiments() if not each.wish] == [SECOND]
 
 
+@pytest.mark.parametrize("source", ["webhook", "recovered"])
 @pytest.mark.parametrize(("beginning", "end"), [(BEGINNINGS[0], ENDS[0]), (BEGINNINGS[1], ENDS[1]), PULL])
-def test_an_end_that_is_recovered_after_the_next_beginning_ends_nothing(desk: Desk, beginning: Any, end: Any) -> None:
+def test_an_end_that_comes_after_the_next_beginning_ends_nothing(
+    desk: Desk, beginning: Any, end: Any, source: str
+) -> None:
     desk.github.refs = {BRANCH: FIRST, TAG: FIRST}
     desk.github.pull_head = FIRST
     desk.receive(*beginning)
-    assert "again" in desk.receive(*end, source="recovered")
+    assert "again" in desk.receive(*end, source=source)
     assert desk.wishes() == []
+    desk.github.refs, desk.github.pull_head = {}, None
+    desk.receive(*end, source=source)
+    assert len(desk.wishes()) == 1
+
+
+@pytest.mark.parametrize("end", [*ENDS, PULL[1]])
+def test_the_end_of_what_wants_nothing_is_not_asked_about(desk: Desk, end: Any) -> None:
+    desk.receive(*end)
+    assert desk.github.reads == []
+
+
+def test_a_push_that_comes_after_a_newer_one_starts_nothing_whatever_became_of_that(desk: Desk) -> None:
+    desk.github.refs[BRANCH] = SECOND
+    desk.receive("push", push(BRANCH, SECOND, before=FIRST, message="Docs [skip ci]"))
+    assert "moved on to bbbbbbb" in desk.receive("push", push(BRANCH, FIRST))
+    assert desk.experiments() == []
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_a_push_to_a_branch_that_was_there_is_asked_about_if_it_starts_something(desk: Desk, starts: bool) -> None:
+    desk.github.refs[BRANCH] = SECOND
+    desk.github.file = FILE if starts else PLAIN
+    desk.receive("push", push(BRANCH, SECOND, before=FIRST))
+    assert desk.github.reads == ["root", "file", *([BRANCH] if starts else [])]
+    assert len(desk.experiments()) == starts
 
 
 def test_the_end_of_a_merge_group_leaves_the_next_one_of_its_name_alone(desk: Desk) -> None:
@@ -223,6 +278,47 @@ def test_the_end_of_a_claim_brings_no_removed_repository_back(desk: Desk) -> Non
     desk.receive("push", push(BRANCH, ZEROS))
     assert desk.wishes() == ["branch more was deleted"]
     assert asyncio.run(desk.books.read(repositories.present)) == []
+
+
+# --- where the App is ---
+
+INSTALLED = {"id": 7, "full_name": "octo/digits", "private": True}
+REMOVED = ("installation_repositories", payload(action="removed", repositories_removed=[INSTALLED]))
+DELETED = ("installation", payload(action="deleted", repositories=[INSTALLED]))
+SUSPENDED = ("installation", payload(action="suspend"))
+
+
+def present(desk: Desk) -> list[int]:
+    return [each.id for each in asyncio.run(desk.books.read(repositories.present))]
+
+
+@pytest.mark.parametrize("source", ["webhook", "recovered"])
+@pytest.mark.parametrize("end", [REMOVED, DELETED, SUSPENDED])
+def test_a_repository_on_which_the_app_is_again_is_not_forgotten(desk: Desk, end: Any, source: str) -> None:
+    desk.receive("push", push("refs/heads/main", FIRST))
+    assert desk.receive(*end, source=source).startswith("overtaken: ")
+    assert (desk.wishes(), present(desk)) == ([], [7])
+
+
+@pytest.mark.parametrize(
+    ("end", "installed", "suspended"),
+    [(REMOVED, (), False), (REMOVED, None, False), (DELETED, None, False), (SUSPENDED, (7,), True)],
+)
+def test_a_repository_from_which_the_app_was_removed_wants_nothing_more(
+    desk: Desk, end: Any, installed: Any, suspended: bool
+) -> None:
+    desk.receive("push", push("refs/heads/main", FIRST))
+    desk.github.installed, desk.github.suspended = installed, suspended
+    desk.receive(*end)
+    assert (desk.wishes(), present(desk)) == (["the App was removed from the repository"], [])
+
+
+def test_a_repository_that_another_installation_covers_is_not_forgotten_with_the_former_one(desk: Desk) -> None:
+    desk.receive("push", push("refs/heads/main", FIRST) | {"installation": {"id": 12}})
+    desk.github.installed = None
+    desk.receive(*REMOVED)
+    desk.receive(*DELETED)
+    assert (desk.wishes(), present(desk)) == ([], [7])
 
 
 # --- re-runs ---

@@ -2,13 +2,14 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from ci_bot.records import Claim, ClaimKind, Experiment, Wish
 from ci_bot.store import experiments, marks, quarantine, queue
@@ -16,19 +17,18 @@ from ci_bot.store.engine import LeaseLost
 from ci_bot.store.experiments import Draft
 from ci_bot.store.quarantine import Quarantined
 from ci_bot.worker.books import Books
-from ci_bot.worker.fetching import CODE_S, MAX_FETCHES, SourceGone, SourceRefused, SourceUnavailable, code_key
+from ci_bot.worker.fetching import CODE_S, DEFECT, MAX_FETCHES, SourceGone, SourceRefused, SourceUnavailable, code_key
 from ci_bot.worker.launch import FIRST_ANSWER_S, MOST_CREATED, UNSEEN_S, Launch
 from ci_bot.worker.queue import COUNT_S, MOST_ASKED, REASON_S
 from launcher.backend import HeadLost
 from launcher.controller import Rules
-from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.experiment import NodeGroup, Role, Specification
 from launcher.gang import PLACEMENT_S
 from launcher.keep import Keep
 from launcher.machines import Machine, Machines
-from launcher.node_types import PrepareOrder, StartOrder
 from launcher.placement import Limits, unplaced_pause_s
 from launcher.state import Cause, Progress, State
-from tests.fakes import Command, FakeBackend, Host, Run, clock, names, play, skip
+from tests.fakes import Command, FakeBackend, Host, clock, names, play, skip
 
 CLAIM = Claim(ClaimKind.BRANCH, "refs/heads/main", lasting=True)
 TABLE = Machines({"small": Machine("small"), "large": Machine("large", cpus=3), "huge": Machine("huge", cpus=64)})
@@ -45,6 +45,9 @@ class FakeSource:
     busy: int = 0
     most_busy: int = 0
     notes: tuple[str, ...] = ()
+    broken: str = ""
+    """The name of an experiment whose address can't be told."""
+    told: int = 0
 
     async def fetch(self, experiment: Experiment, destination: Path) -> tuple[str, ...]:
         if destination.exists():
@@ -62,6 +65,9 @@ class FakeSource:
         return self.notes
 
     def repository_url(self, experiment: Experiment) -> str:
+        if experiment.name == self.broken:
+            self.told += 1
+            raise ValueError("a defect")
         return f"https://example.invalid/{experiment.full_name}"
 
 
@@ -104,7 +110,7 @@ class House:
     async def create(self, name: str = "digits", sha: str = "a", at: float | None = None, **changes: Any) -> int:
         group = NodeGroup(role=Role.WORKER, command="true", machine_type=changes.pop("machine", "small"))
         specification = Specification(
-            name=name, topology=changes.pop("topology", Topology.SINGLE), groups=(group,)
+            name=name, topology=changes.pop("topology", "single"), groups=(group,)
         ).model_copy(update=changes.pop("specification", {}))
         draft = Draft(changes.pop("repository_id", 1), 1, "octo/digits", sha * 40, "refs/heads/main", name,
                       specification, "config.yaml", "")  # fmt: skip
@@ -150,6 +156,13 @@ def lived(house: House, story: Callable[[House], Any]) -> None:
         loop.result()
 
     play(main())
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[Any]]:
+    """What is logged; a traceback on a terminal takes a second to draw."""
+    with capture_logs() as lines:
+        yield lines
 
 
 @pytest.fixture
@@ -696,6 +709,72 @@ def test_a_container_that_is_required_and_can_not_be_used_is_failed(house: House
     lived(house, story)
 
 
+# --- a row that can't be seen to ---
+
+
+def test_a_row_that_can_not_be_taken_up_holds_up_no_other_and_is_tried_again(house: House, logged: list[Any]) -> None:
+    house.command = Command(runs_s=100)
+
+    async def story(house: House) -> None:
+        one = await house.create("one")
+        await house.until(one, State.RUNNING)
+        house.stop.set()
+        await house.launch.leave()
+        house.source.broken = "one"
+        stop, second = asyncio.Event(), house.worker()
+        running = asyncio.create_task(second.run(stop))
+        other = await house.create("other", "b")
+        await house.until(other, State.RUNNING)
+        assert (await house.get(one)).state is State.RUNNING
+        assert {line["experiment_id"] for line in logged if line["log_level"] == "error"} == {one}
+        assert house.source.told < 5
+        house.source.broken = ""
+        await house.until(one, State.STOPPED)
+        await house.until(other, State.STOPPED)
+        stop.set()
+        await running
+        await second.leave()
+        assert len(names(house.backend.calls, "start")) == 2
+
+    lived(house, story)
+
+
+def test_a_row_that_can_not_be_started_holds_up_no_other(house: House) -> None:
+    house.source.broken = "one"
+
+    async def story(house: House) -> None:
+        one, other = await house.create("one"), await house.create("other", "b")
+        await house.until(other, State.STOPPED)
+        assert (await house.get(one)).state is State.PROVISIONING
+        house.source.broken = ""
+        await house.until(one, State.STOPPED)
+
+    lived(house, story)
+
+
+def test_one_that_is_created_and_can_not_be_seen_to_ends_by_its_deadline(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(house: House) -> None:
+        def defect(experiment: Experiment) -> None:
+            raise ValueError("a defect")
+
+        monkeypatch.setattr(house.launch._fetching, "want", defect)
+        several = [await house.create(f"one-{number}") for number in range(MOST_CREATED)]
+        await asyncio.sleep(5)
+        monkeypatch.undo()
+        await house.until(await house.create("other", "b"), State.STOPPED)
+        monkeypatch.setattr(house.launch._fetching, "want", defect)
+        late = await house.create("late", "c")
+        skip(CODE_S)
+        ended = await house.until(late, State.ERROR)
+        assert ended.progress.cause is Cause.NOT_FETCHABLE
+        for one in several:
+            await house.until(one, State.STOPPED, State.ERROR)
+
+    lived(house, story)
+
+
 # --- the code ---
 
 
@@ -748,6 +827,20 @@ def test_a_defect_in_fetching_one_commit_holds_up_no_other_and_does_not_spin(hou
     lived(house, story)
 
 
+def test_a_defect_that_stays_is_told_to_the_reader_and_ends_the_experiment_after_6_hours(house: House) -> None:
+    async def story(house: House) -> None:
+        house.source.always = ValueError("a defect")
+        one = await house.create()
+        await asyncio.sleep(20)
+        assert DEFECT in (await house.get(one)).pending_reason
+        skip(CODE_S - 60)
+        ended = await house.until(one, State.ERROR)
+        assert ended.progress.cause is Cause.NOT_FETCHABLE
+        assert CODE_S <= clock() - ended.created_at < CODE_S + 70
+
+    lived(house, story)
+
+
 def test_a_few_commits_are_fetched_at_a_time_and_one_commit_only_once(house: House) -> None:
     house.machines = Machines()
 
@@ -781,75 +874,5 @@ def test_what_the_archive_lacks_is_noted_once(house: House) -> None:
 
     async def story(house: House) -> None:
         assert (await house.until(await house.create(), State.STOPPED)).notes == house.source.notes
-
-    lived(house, story)
-
-
-# --- the sweep ---
-
-FOREIGN = "exp-999-a1-n0"
-
-
-def foreign(house: House) -> None:
-    start = StartOrder("true", {}, (), "none", None, None, 1, 1, 1)
-    house.host.runs[FOREIGN] = Run(PrepareOrder("1-x", "1", True, "none"), start, clock())
-    house.backend.groups["exp-999-a1"] = ()
-
-
-def test_what_belongs_to_no_unfinished_attempt_is_ended_cleared_and_given_back(house: House) -> None:
-    async def story(house: House) -> None:
-        foreign(house)
-        await asyncio.sleep(70)
-        assert house.host.ended[FOREIGN].exit is not None
-        assert house.backend.groups == {}
-
-    lived(house, story)
-
-
-def test_a_foreign_group_is_kept_while_a_node_is_not_clean(house: House) -> None:
-    async def story(house: House) -> None:
-        foreign(house)
-        house.host.leftovers = [("python (pid 7)",)] * 9999
-        await asyncio.sleep(200)
-        assert list(house.backend.groups) == ["exp-999-a1"]
-
-    lived(house, story)
-
-
-def test_the_sweep_leaves_what_runs_alone(house: House) -> None:
-    house.command = Command(runs_s=200)
-
-    async def story(house: House) -> None:
-        one = await house.create()
-        await house.until(one, State.RUNNING)
-        await asyncio.sleep(150)
-        assert names(house.backend.calls, "stop", "release") == []
-        await house.until(one, State.STOPPED)
-
-    lived(house, story)
-
-
-def test_a_quarantine_is_lifted_when_the_agent_proves_the_host_clean(house: House) -> None:
-    async def story(house: House) -> None:
-        await house.books.write(lambda c: quarantine.add(c, Quarantined("host-a", "a process is left", clock())))
-        await house.books.write(lambda c: quarantine.add(c, Quarantined("host-b", "it is away", clock())))
-        foreign(house)
-        house.host.leftovers = [("python (pid 7)",)]
-        await asyncio.sleep(15)
-        assert len(await house.books.read(quarantine.hosts)) == 2
-        await asyncio.sleep(120)
-        assert [each.host for each in await house.books.read(quarantine.hosts)] == ["host-b"]
-
-    lived(house, story)
-
-
-def test_a_node_that_hangs_does_not_hold_up_admission(house: House) -> None:
-    async def story(house: House) -> None:
-        house.backend.nodes["n2"] = Host("host-b")
-        house.backend.hanging.add("n2")
-        await asyncio.sleep(5)
-        began = clock()
-        await house.until(await house.create(), State.STOPPED)
-        assert clock() - began < 10
 
     lived(house, story)

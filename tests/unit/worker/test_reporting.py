@@ -7,24 +7,25 @@ from itertools import count, pairwise
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from ci_bot.github.answers import PostedCheckRun
-from ci_bot.github.errors import Gone, RateLimited, Rejected, Unavailable
+from ci_bot.github.errors import Forbidden, Gone, RateLimited, Rejected, Unavailable
 from ci_bot.records import Annotation, CheckRun, Claim, ClaimKind, Experiment, Repository
 from ci_bot.store import check_runs, experiments, repositories
 from ci_bot.store.experiments import Draft
 from ci_bot.worker.books import Books
 from ci_bot.worker.reporting import Reporting
-from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.experiment import NodeGroup, Role, Specification
 from launcher.state import Cause, Signal, advance
-from tests.fakes import clock, play
+from tests.fakes import clock, play, skip
 
-SPECIFICATION = Specification(
-    name="digits", topology=Topology.SINGLE, groups=(NodeGroup(role=Role.WORKER, command="true"),)
-)
+SPECIFICATION = Specification(name="digits", topology="single", groups=(NodeGroup(role=Role.WORKER, command="true"),))
 
 
-def wanted(title: str, *, name: str = "descent/a", completed: bool = False, annotations: int = 0) -> CheckRun:
+def wanted(
+    title: str, *, name: str = "descent/a", completed: bool = False, annotations: int = 0, owner: int = 1
+) -> CheckRun:
     remarks = tuple(
         Annotation(path="a", start_line=line, end_line=line, level="notice", title="t", message="m")
         for line in range(1, annotations + 1)
@@ -37,7 +38,7 @@ def wanted(title: str, *, name: str = "descent/a", completed: bool = False, anno
         title=title,
         summary="s",
         annotations=remarks,
-        external_id="1",
+        external_id=str(owner),
     )
 
 
@@ -75,13 +76,15 @@ class FakeGitHub:
     async def find_check_run(self, repo: Repository, sha: str, name: str, external_id: str) -> PostedCheckRun | None:
         self.calls.append(("find", name, asyncio.get_running_loop().time()))
         await asyncio.sleep(0.01)
-        found = [github_id for github_id, run in self.shown.items() if run.name == name]
+        found = [
+            github_id for github_id, run in self.shown.items() if (run.name, run.external_id) == (name, external_id)
+        ]
         return self._posted(found[-1]) if found else None
 
     def _posted(self, github_id: int) -> PostedCheckRun:
         run = self.shown[github_id]
         held = len(self.annotations[github_id])
-        return PostedCheckRun(github_id, run.name, run.head_sha, "1", run.status, run.conclusion, held)
+        return PostedCheckRun(github_id, run.name, run.head_sha, run.external_id, run.status, run.conclusion, held)
 
     def newest(self) -> CheckRun:
         return self.shown[max(self.shown)]
@@ -98,8 +101,10 @@ class Desk:
     github: FakeGitHub = field(default_factory=FakeGitHub)
     render: Callable[[Experiment, Any], CheckRun] = lambda experiment, history: wanted(str(experiment.state))
 
-    async def want(self, run: CheckRun, repository_id: int = 1) -> int:
-        row = await self.books.write(lambda c: check_runs.want(c, run, repository_id=repository_id))
+    async def want(self, run: CheckRun, repository_id: int = 1, experiment_id: int | None = None) -> int:
+        row = await self.books.write(
+            lambda c: check_runs.want(c, run, repository_id=repository_id, experiment_id=experiment_id)
+        )
         self.reporting.wake.set()
         return row.id
 
@@ -108,10 +113,10 @@ class Desk:
         assert found
         return found
 
-    async def experiment(self, name: str) -> None:
-        draft = Draft(1, 1, "octo/a", "a" * 40, "refs/heads/main", name, SPECIFICATION, "config.yaml", "")
+    async def experiment(self, name: str, rerun: int = 0) -> int:
+        draft = Draft(1, 1, "octo/a", "a" * 40, "refs/heads/main", name, SPECIFICATION, "config.yaml", "", rerun=rerun)
         claim = Claim(ClaimKind.BRANCH, "refs/heads/main")
-        await self.books.write(lambda c: experiments.create(c, draft, claim, clock()))
+        return (await self.books.write(lambda c: experiments.create(c, draft, claim, clock())))[0]
 
 
 def told(desk: Desk, story: Callable[[Desk], Any]) -> None:
@@ -381,4 +386,159 @@ def test_a_walk_costs_four_writes_however_slow_its_states_are_and_a_state_that_l
         await asyncio.sleep(15)
         assert desk.github.newest().title == "PENDING"
 
+    told(desk, story)
+
+
+# --- two check runs of one name ---
+
+
+def show_runs(desk: Desk) -> None:
+    """Experiments are shown by their number; the first has ended."""
+    desk.render = lambda experiment, history: wanted(
+        f"run {experiment.id}", completed=experiment.id == 1, owner=experiment.id
+    )
+
+
+@pytest.mark.parametrize(("failures", "lost"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (1, 2)])
+def test_a_rerun_is_written_after_the_check_run_that_it_replaces(desk: Desk, failures: int, lost: int) -> None:
+    show_runs(desk)
+    desk.github.faults = [Unavailable("502")] * failures
+    desk.github.lost_answers = lost
+
+    async def story(desk: Desk) -> None:
+        await desk.experiment("digits")
+        await desk.experiment("digits", rerun=1)
+        await asyncio.sleep(300)
+        assert [run.title for _, run in sorted(desk.github.shown.items())] == ["run 1", "run 2"]
+
+    told(desk, story)
+
+
+def test_a_check_run_that_can_not_be_delivered_holds_up_no_rerun(desk: Desk) -> None:
+    show_runs(desk)
+    desk.github.refuses = lambda run: Rejected("422", 422) if run.title == "run 1" else None
+
+    async def story(desk: Desk) -> None:
+        await desk.experiment("digits")
+        await desk.experiment("digits", rerun=1)
+        await asyncio.sleep(5)
+        assert desk.github.newest().title == "run 2"
+
+    told(desk, story)
+
+
+def test_a_defect_of_ours_in_one_check_run_does_not_hold_up_its_reruns_for_good(desk: Desk) -> None:
+    show_runs(desk)
+    desk.github.refuses = lambda run: ValueError("a defect") if run.title == "run 1" else None
+
+    async def story(desk: Desk) -> None:
+        await desk.experiment("digits")
+        await desk.experiment("digits", rerun=1)
+        for _ in range(12):
+            skip(60)
+            await asyncio.sleep(2)
+        assert desk.github.newest().title == "run 2"
+
+    told(desk, story)
+
+
+# --- what GitHub does not let us do for now ---
+
+
+def test_while_an_installation_is_suspended_nothing_is_given_up_and_github_is_seldom_asked(desk: Desk) -> None:
+    async def story(desk: Desk) -> None:
+        desk.github.refuses = lambda run: Forbidden("This installation has been suspended")
+        await desk.books.write(lambda c: repositories.removed(c, 1, clock()))
+        row = await desk.want(wanted("done", completed=True))
+        await asyncio.sleep(60)
+        for _ in range(144):
+            skip(595)
+            await asyncio.sleep(5)
+        assert (await desk.row(row)).undeliverable is None
+        assert len(desk.github.calls) < 350, "every 10 minutes of the day a look and a try"
+        desk.github.refuses = lambda run: None
+        await desk.books.write(lambda c: check_runs.revive(c, 1))
+        desk.reporting.wake.set()
+        await asyncio.sleep(1)
+        assert desk.github.newest().title == "done"
+
+    told(desk, story)
+
+
+def test_a_repository_that_is_gone_by_its_webhook_and_by_its_api_is_not_asked_for_again(desk: Desk) -> None:
+    async def story(desk: Desk) -> None:
+        desk.github.refuses = lambda run: Gone("404")
+        await desk.books.write(lambda c: repositories.removed(c, 1, clock()))
+        row = await desk.want(wanted("done", completed=True))
+        await asyncio.sleep(60)
+        assert (await desk.row(row)).undeliverable
+        assert len(desk.github.calls) == 1
+
+    told(desk, story)
+
+
+def test_the_slow_pace_of_one_installation_does_not_hold_up_another(desk: Desk) -> None:
+    quick = desk.github.create_check_run
+
+    async def paced(repo: Repository, run: CheckRun) -> PostedCheckRun:
+        await asyncio.sleep(60 if repo.installation_id == 1 else 0)
+        return await quick(repo, run)
+
+    desk.github.create_check_run = paced  # type: ignore[method-assign]
+
+    async def story(desk: Desk) -> None:
+        for number in range(120):
+            await desk.want(wanted("busy", name=f"descent/{number}"))
+        await asyncio.sleep(1)
+        await desk.want(wanted("other"), repository_id=3)
+        await asyncio.sleep(2)
+        assert [run.title for run in desk.github.shown.values()] == ["other"]
+
+    told(desk, story)
+
+
+# --- answers that do not reach the store ---
+
+
+def test_an_answer_that_can_not_be_stored_makes_no_second_check_run(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(work: Callable[[Any], Any]) -> Any:
+        raise OperationalError("UPDATE check_run", {}, Exception("the disk is full"))
+
+    async def story(desk: Desk) -> None:
+        await desk.want(wanted("running"))
+        with monkeypatch.context() as patch:
+            patch.setattr(desk.books, "write", full)
+            await asyncio.sleep(130)
+        await asyncio.sleep(70)
+        assert len(desk.github.shown) == 1
+        assert len(desk.github.calls) < 10
+        assert (await desk.row(1)).github_id == 1
+
+    told(desk, story)
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_annotations_whose_answer_was_lost_are_not_sent_again(desk: Desk, crashed: bool) -> None:
+    run = wanted("done", completed=True, annotations=120)
+
+    async def before() -> None:
+        """A worker that has sent 100 of them, and heard of 50."""
+        row = await desk.books.write(lambda c: check_runs.want(c, run, repository_id=1))
+        posted = await desk.github.create_check_run(Repository(1, 1, "octo/r1", "main"), run)
+        await desk.books.write(
+            lambda c: check_runs.acknowledged(
+                c, row.id, digest="", github_id=posted.id, annotations_sent=50, at=clock()
+            )
+        )
+        if crashed:
+            await desk.github.update_check_run(Repository(1, 1, "octo/r1", "main"), posted.id, run, 50)
+
+    async def story(desk: Desk) -> None:
+        await asyncio.sleep(30)
+        assert [each.start_line for each in desk.github.annotations[1]] == list(range(1, 121))
+
+    play(before())
+    desk.github.lost_answers = 0 if crashed else 1
     told(desk, story)

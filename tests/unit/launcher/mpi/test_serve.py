@@ -17,6 +17,13 @@ from launcher.mpi.serve import end_of, preparation
         *("tail -f /dev/null", "tail -F /dev/null", "/usr/sbin/sshd -D", "sshd -D -p 2222 -o 'A=b'"),
         *("while true; do sleep 30; done", "while :; do sleep 1; done;", "service ssh start; sleep infinity"),
         *("service ssh start && tail -f /dev/null", "sudo /usr/sbin/sshd -D", "\nsleep infinity\n"),
+        *("/bin/sleep infinity", "sleep 1h 30m", "sleep $((60*60))", "sleep $(( 24 * 3600 ))", "sleep $WAIT_S"),
+        *("sleep infinity # wait", "sleep infinity;# wait\n# for mpirun\n\n", "timeout 1h sleep infinity"),
+        *("timeout -k 5 --signal=KILL 60m /usr/bin/tail -f /dev/null", "exec nohup sleep 1d &", "/usr/bin/env sleep 9"),
+        *("while true\ndo\n  sleep 10\ndone", "until false; do sleep 1; done", "while sleep 60; do :; done"),
+        *("while :; do sleep 30 & wait $!; done", "while [ 1 ]\ndo sleep 1; wait; done # ever", "sleep 9 & wait $!"),
+        *("bash -c 'sleep infinity'", "sh -c 'while true; do sleep 1; done'", '/bin/bash -lc "tail -f /dev/null"'),
+        *("exec sh -c 'service ssh start; sleep infinity & wait'", "bash -c 'sleep infinity # wait';"),
     ],
 )
 def test_a_command_that_only_waits_needs_no_preparation(command: str) -> None:
@@ -33,6 +40,10 @@ def test_a_command_that_only_waits_needs_no_preparation(command: str) -> None:
         ("a; mkdir -p /run/sshd && /usr/sbin/sshd -D", "a; mkdir -p /run/sshd&& true"),
         ("python server.py & sleep infinity", "python server.py& true"),
         ("python server.py & wait", "python server.py& true"),
+        ("trap : TERM; sleep infinity & wait", "trap : TERM; true"),
+        ("pip install a && bash -c 'sleep infinity'  # wait", "pip install a&& true"),
+        ("pip install a\nwhile true\ndo\n  sleep 10\ndone\n", "pip install a\n true"),
+        ("echo it's; sleep infinity # for mpirun", "echo it's; true"),
     ],
 )
 def test_what_stands_before_the_wait_is_run_and_fails_as_it_did(command: str, expected: str) -> None:
@@ -50,7 +61,11 @@ def test_what_stands_before_the_wait_is_run_and_fails_as_it_did(command: str, ex
             "asleep 5",
             "a # ; sleepy",
         ),
-        *("sleep 5 >&2", "cat >& sleep"),
+        *("sleep 5 >&2", "cat >& sleep", "sleep infinity\npython train.py", "sleep 5 # a\npython train.py"),
+        *("while true; do python step.py; sleep 1; done", "while true; do sleep 1; python step.py; done"),
+        *("until false; do sleep 1; done && python train.py", "until python ready.py; do sleep 1; done"),
+        *("bash wait.sh", "bash -c 'sleep 5; python train.py'", "bash -c 'python train.py' 'sleep 5'"),
+        *("python -c 'a; sleep 5 # b'", 'bash -c "pip install a; sleep infinity # wait"', "/opt/my sleep 5"),
     ],
 )
 def test_all_else_is_the_preparation_as_it_stands(command: str) -> None:

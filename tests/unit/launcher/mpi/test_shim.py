@@ -31,6 +31,8 @@ def made_of(command: str, default: str | None = None) -> tuple[str, str | None]:
             "-f {hostfile} -genv A=1 -genv B 2 -n 3 python train.py",
             "rank0:2\nrank1:1\n",
         ),
+        ("--hostfile=mine -np=2 a -n=3", "-f {hostfile} -np 2 a -n=3", "rank0:4\nrank1:3\nrank2:1\n"),
+        ("-genv=A=1 -genv=B 2 --ppn=1 a", "-genv A=1 -genv B 2 --ppn 1 a", None),
         ("-n 1 a : -n 2 b", "-n 1 a : -n 2 b", None),
         ("--version", "--version", None),
         ("--hostfile", "--hostfile", None),
@@ -44,6 +46,9 @@ def test_without_a_hostfile_the_default_one_gives_the_number() -> None:
     default = "/generated/hostfile"
     assert made_of("python train.py", default) == ("-f {hostfile} -n 3 python train.py", "rank0:2\nrank1:1\n")
     assert made_of("-n 1 python train.py", default) == ("-f {hostfile} -n 1 python train.py", "rank0:2\nrank1:1\n")
+    assert made_of("-n=2 a", default) == ("-f {hostfile} -n 2 a", "rank0:2\nrank1:1\n")
+    assert made_of("--hostfile=/generated/hostfile a", default) == made_of("a", default)
+    assert made_of("-hosts=rank1 a", default) == ("-hosts rank1 a", None)
     assert made_of("-hosts rank1 python train.py", default) == ("-hosts rank1 python train.py", None)
 
 
@@ -106,7 +111,11 @@ def test_what_is_generated_is_found_where_it_is(
     if there is not None:
         monkeypatch.setenv(GENERATED_AT, there)
     main("mpirun", ["--hostfile", "/generated/hostfile", "a", "/generated"], str(tmp_path))
-    assert called == [(real, ["mpirun", "--hostfile", expected, "a", "/generated"])]
+    main("mpirun", ["--hostfile=/generated/hostfile", "-n=1", "a"], str(tmp_path))
+    assert called == [
+        (real, ["mpirun", "--hostfile", expected, "a", "/generated"]),
+        (real, ["mpirun", f"--hostfile={expected}", "-n=1", "a"]),
+    ]
 
 
 # --- what a person is told ---

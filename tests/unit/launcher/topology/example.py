@@ -1,6 +1,6 @@
 """Small gangs that the tests start from."""
 
-from launcher.experiment import NodeGroup, Role, Specification, Topology
+from launcher.experiment import NodeGroup, Role, Specification
 from launcher.network import Network, Site, network
 from launcher.topology import Member, members_of, shape_of
 
@@ -11,7 +11,7 @@ def specification(
     """An experiment with so many nodes of each role."""
     counts = {Role.MASTER: master, Role.WORKER: worker, Role.PARAMETER_SERVER: server}
     groups = (NodeGroup(role=role, count=count, command=command) for role, count in counts.items() if count)
-    return Specification(name="e", topology=Topology(topology), groups=tuple(groups))
+    return Specification(name="e", topology=topology, groups=tuple(groups))
 
 
 def gang(topology: str, **counts: int) -> tuple[Member, ...]:

@@ -1,28 +1,30 @@
 """Topologies as data: groups, ranks and who decides, whatever the topology."""
 
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from launcher.experiment import Topology
-from launcher.network import Network
-from launcher.topology import SHAPES, Decides, Group, Shape, members_of, seat, shape_of
+from ci_bot.run.plan import Planner
+from launcher.controller import Rules
+from launcher.experiment import Specification
+from launcher.machines import Machines
+from launcher.topology import SHAPES, members_of, seat, shape_of
+from tests.unit.config.example import problem, read
+from tests.unit.launcher.topology import multi_ring
 from tests.unit.launcher.topology.example import gang, placed, specification, told
 
-COUNTS: dict[Topology, dict[str, int]] = {
-    Topology.SINGLE: {"worker": 1},
-    Topology.MULTI_GRPC: {"worker": 3, "server": 2},
-    Topology.MULTI_MPI: {"master": 1, "worker": 4},
-    Topology.MULTI_TORCH: {"worker": 5},
+COUNTS: dict[str, dict[str, int]] = {
+    "single": {"worker": 1},
+    "multi-grpc": {"worker": 3, "server": 2},
+    "multi-mpi": {"master": 1, "worker": 4},
+    "multi-torch": {"worker": 5},
 }
 
 
-@pytest.mark.parametrize("topology", Topology)
-def test_every_topology_covers_every_node_once_in_rank_order(topology: Topology) -> None:
+@pytest.mark.parametrize("topology", SHAPES)
+def test_every_topology_covers_every_node_once_in_rank_order(topology: str) -> None:
     asked = specification(topology, **COUNTS[topology])
     members = members_of(asked)
     assert [member.rank for member in members] == list(range(sum(group.count for group in asked.groups)))
@@ -35,44 +37,59 @@ def test_every_topology_covers_every_node_once_in_rank_order(topology: Topology)
     [("single", [0]), ("multi-grpc", [0]), ("multi-mpi", [0]), ("multi-torch", [0, 1, 2, 3, 4])],
 )
 def test_it_is_said_who_decides(topology: str, deciding: list[int]) -> None:
-    members = gang(topology, **COUNTS[Topology(topology)])
+    members = gang(topology, **COUNTS[topology])
     assert [member.rank for member in members if member.decides] == deciding
 
 
-@pytest.mark.parametrize("topology", Topology)
-def test_a_gang_has_a_port_on_every_node_and_a_single_node_none(topology: Topology) -> None:
+@pytest.mark.parametrize("topology", SHAPES)
+def test_a_gang_has_a_port_on_every_node_and_a_single_node_none(topology: str) -> None:
     members = gang(topology, **COUNTS[topology])
     assert all(bool(member.group.ports) == (len(members) > 1) for member in members)
 
 
-@pytest.mark.parametrize("topology", Topology)
-def test_variables_are_plain_texts_and_files_plain_names(topology: Topology) -> None:
+@pytest.mark.parametrize("topology", SHAPES)
+def test_variables_are_plain_texts_and_files_plain_names(topology: str) -> None:
     asked = specification(topology, **COUNTS[topology])
     assert all("\n" not in value and value for value in told(asked, 0).values())
     assert all("/" not in name for name in shape_of(asked).files(placed(asked)))
 
 
-def test_a_fifth_topology_is_one_file_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is what stands here, the line is the first one below it."""
+RING_1 = "version: 1\ntype: multi-ring\nworker: {command: python ring.py, count: 3}\n"
+RING_2 = """\
+version: 2
+workflows:
+  ring:
+    steps:
+      - name: repo
+        command: experiment.run_ring_multi_node
+        params: {workerCommand: python ring.py, workerCount: 3}
+"""
 
-    def groups(asked: Any) -> tuple[Group, ...]:
-        return (Group("peer", 0, asked.groups[0].count, "ring", Decides.ALL, ("ring",)),)
 
-    def environment(network: Network, rank: int) -> Mapping[str, str]:
-        return {"NEXT": network.nodes[(rank + 1) % len(network.nodes)].endpoint("ring")}
-
-    def files(network: Network) -> Mapping[str, str]:
-        return {"ring": " ".join(node.name for node in network.nodes)}
-
-    monkeypatch.setitem(SHAPES, Topology.MULTI_TORCH, Shape(groups, environment, files))
-    asked = specification("multi-torch", worker=3)
-    assert [(member.role, member.index, member.decides) for member in members_of(asked)] == [
-        ("peer", 0, True),
-        ("peer", 1, True),
-        ("peer", 2, True),
+@pytest.mark.parametrize("text", [RING_1, RING_2])
+def test_a_fifth_topology_is_one_file_and_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is beside this one, the line is the first one: from a configuration's text on nothing else knows it."""
+    monkeypatch.setitem(SHAPES, "multi-ring", multi_ring.SHAPE)
+    configuration = read(text)
+    assert configuration.problems == ()
+    kept = configuration.experiments[0].specification.model_dump_json()
+    plan = Planner(Machines(), Rules(time_limit_s=3600)).record(Specification.model_validate_json(kept), {})
+    assert (plan["experiment"], plan["type"]) == ("repo", "multi-ring")
+    assert [(node["role"], node["index"], node["decides"], node["command"]) for node in plan["nodes"]] == [
+        ("worker", index, True, "python ring.py") for index in range(3)
     ]
-    assert [told(asked, rank)["NEXT"] for rank in range(3)] == ["10.0.0.2:7000", "10.0.0.3:7000", "10.0.0.1:7000"]
-    assert shape_of(asked).files(placed(asked)) == {"ring": "n0 n1 n2"}
+    next_ones = [f"<address of worker {each}>:<port ring of worker {each}>" for each in (1, 2, 0)]
+    assert [node["env"]["NEXT"] for node in plan["nodes"]] == next_ones
+    assert plan["files"] == {"/generated/ring": " ".join(f"<name of worker {each}>" for each in range(3))}
+
+
+def test_a_fifth_topology_is_in_what_a_person_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHAPES, "multi-ring", multi_ring.SHAPE)
+    assert "Write `type: multi-ring`." in problem(RING_1.replace("multi-ring", "Ring")).message
+    one_of = "one of single, multi-grpc, multi-mpi, multi-torch, multi-ring"
+    assert one_of in problem(RING_1.replace("multi-ring", "multi-star")).message
+    assert "multi-ring" in problem(RING_1.replace("type: multi-ring\n", "")).message
+    assert "experiment.run_ring_multi_node" in problem(RING_2.replace("run_ring", "run_star")).message
 
 
 def test_neighbours_on_one_host_get_neighbouring_ranks() -> None:

@@ -4,7 +4,8 @@ import asyncio
 import hmac
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
@@ -18,6 +19,8 @@ BODY_LIMIT_BYTES = 25 * 2**20
 """GitHub sends no webhook whose payload is larger."""
 BODY_DEADLINE_S = 30.0
 """GitHub itself gives up after 10 s, GitHub Enterprise Server after 30 s."""
+UNVERIFIED_BYTES = 128 * 2**20
+"""What all bodies may take while it is not known who sends them: nobody fills our memory without the secret."""
 RETRY_AFTER_S = 30
 _HASH_ON_LOOP_BYTES = 2**20  # a larger body is hashed in a thread: 25 MB take up to a tenth of a second
 
@@ -50,6 +53,29 @@ class Refused(Exception):
         self.status = status
 
 
+class Unverified:
+    """The bodies of senders yet unknown."""
+
+    size_bytes = 0
+
+    @contextmanager
+    def counting(self) -> Iterator[Callable[[int], None]]:
+        """Count what comes of one body, as long as it is one of them."""
+        own_bytes = 0
+
+        def count(size_bytes: int) -> None:
+            nonlocal own_bytes
+            own_bytes += size_bytes
+            self.size_bytes += size_bytes
+            if self.size_bytes > UNVERIFIED_BYTES:
+                raise Refused(503, "Too much is on its way already; redeliver it later.")
+
+        try:
+            yield count
+        finally:
+            self.size_bytes -= own_bytes
+
+
 class Webhook:
     """The ASGI application that answers `POST /webhook`.
 
@@ -63,6 +89,7 @@ class Webhook:
         self, inbox: Inbox, secrets: Callable[[], tuple[bytes, ...]], *, clock: Callable[[], float] = time.time
     ) -> None:
         self._inbox, self._secrets, self._clock = inbox, secrets, clock
+        self._unverified = Unverified()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -73,13 +100,15 @@ class Webhook:
         # Of a header that comes twice the first one counts, as it does for the rest of web.
         headers = dict(reversed(scope["headers"]))
         try:
-            body = await _verified_body(headers, receive, self._secrets())
+            with self._unverified.counting() as count:
+                body = await _verified_body(headers, receive, self._secrets(), count)
             guid, event = _identity(headers)
             new = await self._inbox.put(guid, event, body, at=self._clock())
         except Refused as refused:
             # The rest of the body is unread: nothing else can follow on this connection.
-            close = {"Connection": "close"} if refused.status in (401, 408, 413) else {}
-            return PlainTextResponse(f"{refused}\n", refused.status, _ALWAYS | close)
+            close = {"Connection": "close"} if refused.status in (401, 408, 413, 503) else {}
+            later = {"Retry-After": str(RETRY_AFTER_S)} if refused.status == 503 else {}
+            return PlainTextResponse(f"{refused}\n", refused.status, _ALWAYS | close | later)
         except NotStored as failure:
             log.error("delivery not stored", delivery_id=guid, github_event=event, why=str(failure))
             line = "The delivery could not be stored; redeliver it later.\n"
@@ -99,7 +128,9 @@ class Ahead:
         await (self._webhook if is_delivery else self._app)(scope, receive, send)
 
 
-async def _verified_body(headers: RawHeaders, receive: Receive, secrets: tuple[bytes, ...]) -> bytes:
+async def _verified_body(
+    headers: RawHeaders, receive: Receive, secrets: tuple[bytes, ...], count: Callable[[int], None]
+) -> bytes:
     """The raw body, if it was signed with one of the secrets."""
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length[:20]) > BODY_LIMIT_BYTES:
@@ -112,7 +143,7 @@ async def _verified_body(headers: RawHeaders, receive: Receive, secrets: tuple[b
     usable = [secret for secret in secrets if secret]  # anybody can sign with an empty one
     if not usable:
         raise Refused(401, "No webhook secret is set here; finish the set-up, or set GITHUB_WEBHOOK_SECRET.")
-    body = await _body(receive)
+    body = await _body(receive, count)
     if len(body) > _HASH_ON_LOOP_BYTES:
         signed = await asyncio.to_thread(_is_signed, body, signature, usable)
     else:
@@ -124,7 +155,7 @@ async def _verified_body(headers: RawHeaders, receive: Receive, secrets: tuple[b
     return body
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive, count: Callable[[int], None]) -> bytes:
     """The raw body, given up as soon as it is too long or too late."""
     chunks: list[bytes] = []
     size_bytes, more = 0, True
@@ -136,6 +167,7 @@ async def _body(receive: Receive) -> bytes:
                     raise Refused(400, "The body ended early.")
                 chunks.append(message.get("body", b""))
                 size_bytes += len(chunks[-1])
+                count(len(chunks[-1]))
                 if size_bytes > BODY_LIMIT_BYTES:
                     raise _too_large()
                 more = message.get("more_body", False)

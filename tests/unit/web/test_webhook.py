@@ -225,6 +225,24 @@ def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
     assert Door().post([BODY], headers(), end="never")[0] == 408
 
 
+def test_bodies_of_strangers_together_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNVERIFIED_BYTES", 250)
+    door, forged = Door(), headers(b"", X_Hub_Signature_256="sha256=" + "0" * 64)
+
+    async def crowd() -> list[int]:
+        waiting = [asyncio.ensure_future(door._post(iter([b"x" * 100]), forged, "never")) for _ in range(2)]
+        await asyncio.sleep(0)
+        status, _, answered = await door._post(iter([b"x" * 100]), forged, "never")
+        assert (answered["retry-after"], answered["connection"]) == ("30", "close")
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return [status, (await door._post(iter([b"x" * 250]), forged, "complete"))[0]]
+
+    assert asyncio.run(crowd()) == [503, 401]
+    assert door.post([BODY], headers())[0] == 202
+
+
 def test_every_answer_has_the_headers_of_a_strict_site() -> None:
     door = Door()
     stored, duplicate = door.post([BODY], headers()), door.post([BODY], headers())

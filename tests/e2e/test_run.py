@@ -19,7 +19,10 @@ from launcher.state import State
 from tests.e2e.stack import Repo, Stack, config
 from tests.namespace import Network
 
+pytestmark = [pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
+ENDS_S = 180.0
+"""A Ray head starts and ends in that time, however busy the machine is."""
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Bench:
 
     def run(self, *arguments: str, **more: str) -> tuple[int, str, str]:
         process = self.start(*arguments, **more)
-        out, err = process.communicate(timeout=100)
+        out, err = ended(process)
         return process.returncode, out, err
 
     def left(self) -> list[str]:
@@ -58,6 +61,20 @@ class Bench:
             return os.fsencode(self.temporary) in Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             return False
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """What it has written once it has ended; one that does not is ended, and what it had written is told."""
+    try:
+        return process.communicate(timeout=ENDS_S)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        try:
+            said = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            said = process.communicate()
+        raise AssertionError(f"not ended within {ENDS_S:.0f} s: {said}") from None
 
 
 @pytest.fixture
@@ -116,7 +133,7 @@ def test_ctrl_c_cancels_what_runs_and_leaves_nothing(bench: Bench) -> None:
         if seen[-1]["state"] == "RUNNING":
             process.send_signal(signal.SIGINT)
             break
-    rest, err = process.communicate(timeout=100)
+    rest, err = ended(process)
     seen += records(rest)
     assert process.returncode == 1, err
     assert [each["state"] for each in seen][-2:] == ["NETWORK_TEARDOWN", "CANCELLED"]

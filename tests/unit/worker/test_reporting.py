@@ -399,7 +399,7 @@ def show_runs(desk: Desk) -> None:
     )
 
 
-@pytest.mark.parametrize(("failures", "lost"), [(0, 0), (1, 0), (2, 0), (5, 0), (0, 1), (1, 2)])
+@pytest.mark.parametrize(("failures", "lost"), [(1, 0), (5, 0), (1, 2)])
 def test_a_rerun_is_written_after_the_check_run_that_it_replaces(desk: Desk, failures: int, lost: int) -> None:
     show_runs(desk)
     desk.github.faults = [Unavailable("502")] * failures
@@ -408,7 +408,7 @@ def test_a_rerun_is_written_after_the_check_run_that_it_replaces(desk: Desk, fai
     async def story(desk: Desk) -> None:
         await desk.experiment("digits")
         await desk.experiment("digits", rerun=1)
-        await asyncio.sleep(300)
+        await asyncio.sleep(100)
         assert [run.title for _, run in sorted(desk.github.shown.items())] == ["run 1", "run 2"]
 
     told(desk, story)
@@ -451,11 +451,11 @@ def test_while_an_installation_is_suspended_nothing_is_given_up_and_github_is_se
         await desk.books.write(lambda c: repositories.removed(c, 1, clock()))
         row = await desk.want(wanted("done", completed=True))
         await asyncio.sleep(60)
-        for _ in range(144):
+        for _ in range(48):
             skip(595)
             await asyncio.sleep(5)
         assert (await desk.row(row)).undeliverable is None
-        assert len(desk.github.calls) < 350, "every 10 minutes of the day a look and a try"
+        assert len(desk.github.calls) < 120, "every 10 minutes a look and a try"
         desk.github.refuses = lambda run: None
         await desk.books.write(lambda c: check_runs.revive(c, 1))
         desk.reporting.wake.set()

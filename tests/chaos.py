@@ -76,6 +76,8 @@ class Chaos:
     database: str
     dice: random.Random
     faulty: bool
+    deck: list[Victim] = field(default_factory=list)
+    """Who has not been drawn since all were: each falls as often as any other."""
 
     def round(self, number: int) -> Round:
         """Push, hurt, wait, look."""
@@ -87,7 +89,7 @@ class Chaos:
                 arm(self.stack.control, name)
         began = time.monotonic()
         pushes.push_mix()
-        for victim in self.dice.sample(list(Victim), self.dice.choice([1, 1, 2, 3])):
+        for victim in self._drawn(self.dice.choice([1, 1, 2, 3])):
             time.sleep(self.dice.uniform(0.0, 4.0))
             done.victims += self._hit(victim)
         try:
@@ -97,6 +99,13 @@ class Chaos:
         done.settled_s = round(time.monotonic() - began, 1)
         self._look(pushes, done)
         return done
+
+    def _drawn(self, count: int) -> list[Victim]:
+        drawn = []
+        for _ in range(count):
+            self.deck = self.deck or self.dice.sample(list(Victim), len(Victim))
+            drawn.append(self.deck.pop())
+        return drawn
 
     def _hit(self, victim: Victim) -> list[str]:
         try:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
@@ -178,7 +178,7 @@ class Reporting:
             await self.books.write(lambda c: check_runs.postponed(c, row.id, self.now() + held_s))
             return
         try:
-            await self._write(repository, row)
+            await self._write_or_bare(repository, row)
         except Gone as error:
             present = await self.books.read(lambda c: repositories.get(c, row.repository_id))
             # GitHub may lag behind itself; the end must not be lost to one wrong answer, unless a webhook says so too
@@ -207,6 +207,16 @@ class Reporting:
             await self.books.write(lambda c: check_runs.failed(c, row.id, self.now() + pause_s))
         else:
             self.delivered += 1
+
+    async def _write_or_bare(self, repository: Repository, row: CheckRunRow) -> None:
+        """An end that GitHub rejects for what is in it is written without that: it must not stay open for its words."""
+        try:
+            await self._write(repository, row)
+        except Rejected as error:
+            if not row.completed:
+                raise
+            log.error("github rejects a check run", name=row.name, head_sha=row.head_sha, why=str(error))
+            await self._write(repository, replace(row, wanted=bare(row.wanted)))
 
     async def _write(self, repository: Repository, row: CheckRunRow) -> None:
         """Create or update, until GitHub has every annotation; what may be there already is looked up first."""
@@ -245,3 +255,10 @@ class Reporting:
         self.undeliverable += 1
         log.error("check run is undeliverable", name=row.name, head_sha=row.head_sha, why=why)
         await self.books.write(lambda c: check_runs.undeliverable(c, row.id, why))
+
+
+def bare(run: CheckRun) -> CheckRun:
+    """The same verdict with nothing to object to. Pure."""
+    where = " Its page has the rest." if run.details_url else ""
+    words = {"title": run.conclusion or "", "summary": f"GitHub rejected what was to be said here.{where}"}
+    return run.model_copy(update={**words, "text": "", "annotations": (), "buttons": ()})

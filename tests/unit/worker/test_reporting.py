@@ -262,13 +262,25 @@ def test_a_state_that_github_rejects_does_not_cost_the_end(desk: Desk) -> None:
     told(desk, story)
 
 
-def test_an_end_that_github_rejects_is_undeliverable(desk: Desk) -> None:
+def test_an_end_that_github_rejects_for_its_words_is_written_without_them(desk: Desk) -> None:
+    async def story(desk: Desk) -> None:
+        desk.github.refuses = lambda run: Rejected("422", 422) if run.annotations else None
+        row = await desk.want(wanted("done", completed=True, annotations=60))
+        await asyncio.sleep(30)
+        assert (desk.github.newest().status, desk.github.newest().conclusion) == ("completed", "success")
+        assert (await desk.row(row)).undeliverable is None
+        assert [call for call, _, _ in desk.github.calls] == ["create", "create"]
+
+    told(desk, story)
+
+
+def test_an_end_that_github_rejects_whatever_it_says_is_undeliverable(desk: Desk) -> None:
     async def story(desk: Desk) -> None:
         desk.github.refuses = lambda run: Rejected("422", 422)
         row = await desk.want(wanted("done", completed=True))
         await asyncio.sleep(30)
         assert (await desk.row(row)).undeliverable
-        assert len(desk.github.calls) == 1
+        assert len(desk.github.calls) == 2
 
     told(desk, story)
 

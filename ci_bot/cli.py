@@ -6,9 +6,10 @@ import os
 import stat
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -18,6 +19,9 @@ FAILED = 1
 WRONG_USAGE = 2
 MOST_DIGITS = 18
 """Of an experiment's number: the database takes no more."""
+
+SAMPLES = ("single", "multi-grpc", "multi-mpi", "multi-torch")
+"""The topologies that the demo has a repository for."""
 
 app = typer.Typer(
     add_completion=False,
@@ -47,7 +51,6 @@ def settings() -> Settings:
 
     read = Settings.from_env(os.environ)
     configure_logging(read.log_level)
-    read.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     return read
 
 
@@ -66,12 +69,18 @@ def options(
     """Options of the command itself."""
 
 
+def _sample(topology: str) -> str:
+    if topology not in SAMPLES:
+        raise typer.BadParameter(f"{topology!r} is not one of {', '.join(map(repr, SAMPLES))}.")
+    return topology
+
+
 @app.command()
 def demo(
     topology: Annotated[
-        Literal["single", "multi-grpc", "multi-mpi", "multi-torch"],
-        typer.Option("--type", help="What the sample repository's experiment is."),
-    ] = "single",
+        str,
+        typer.Option("--type", metavar="|".join(SAMPLES), callback=_sample, help="What the sample's experiment is."),
+    ] = SAMPLES[0],
     stay: Annotated[bool, typer.Option("--stay", help="Leave everything up, for pushes of your own.")] = False,
 ) -> None:
     """Run everything once without any account: a local GitHub, the App, a local Ray head, a real push."""
@@ -88,6 +97,7 @@ def up() -> None:
     from launcher.ray_head import HeadError
 
     read = settings()
+    read.make_data_dir()
 
     def announce(url: str) -> None:
         print(f"\nDescent is up.\n{invitation(read, url)}\n", flush=True)
@@ -103,11 +113,25 @@ def up() -> None:
 
 
 @app.command()
-def web() -> None:
+def web(quiet: Annotated[bool, typer.Option("--quiet", hidden=True, help="`up` prints the address.")] = False) -> None:
     """Serve the webhook, the dashboard and the API."""
+    from ci_bot.up import PortTaken, free_port, require_port
+    from ci_bot.web.key import invitation
     from ci_bot.web.serve import serve
 
-    raise typer.Exit(serve(settings()))
+    read = settings()
+    read.make_data_dir()
+    try:
+        require_port(read.host, read.port)
+    except PortTaken as error:
+        raise typer.Exit(refuse(str(error))) from None
+    read = replace(read, port=read.port or free_port(read.host))
+
+    def announce() -> None:
+        if not quiet:
+            print(invitation(read, read.local_url), flush=True)
+
+    raise typer.Exit(serve(read, announce))
 
 
 @app.command()
@@ -117,7 +141,9 @@ def worker() -> None:
 
     from ci_bot.app import work
 
-    raise typer.Exit(asyncio.run(work(settings(), os.environ)))
+    read = settings()
+    read.make_data_dir()
+    raise typer.Exit(asyncio.run(work(read, os.environ)))
 
 
 @app.command()
@@ -176,7 +202,7 @@ def _content(path: Path) -> bytes:
         return file.read(MAX_BYTES + 1)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -1 is no option, but no number either
 def cancel(number: Annotated[str, typer.Argument(metavar="NUMBER", help="The experiment's number.")]) -> None:
     """Cancel an experiment."""
     from ci_bot.nudge import Nudge
@@ -188,15 +214,18 @@ def cancel(number: Annotated[str, typer.Argument(metavar="NUMBER", help="The exp
         raise typer.Exit(
             refuse(f"An experiment's number is expected, as the dashboard shows it after #; got {number!r}.")
         )
-    if len(number) > MOST_DIGITS:
-        raise typer.Exit(refuse(f"There is no experiment {number}."))
-    experiment, read = int(number), settings()
+    read = settings()
+    where = "the database of DATABASE_URL" if read.database_url else str(read.data_dir)
     if not is_there(read.store_url):
-        raise typer.Exit(refuse(f"There is no experiment {experiment}."))
+        words = f"There is no Descent in {where}: no database is there. "
+        raise typer.Exit(refuse(f"{words}Set DATA_DIR or DATABASE_URL as `descent up` has it."))
+    if len(number) > MOST_DIGITS:
+        raise typer.Exit(refuse(f"There is no experiment {number} in {where}."))
+    experiment = int(number)
     with begin(open_engine(read.store_url)) as connection:
         found = experiments.get(connection, experiment)
         if found is None:
-            raise typer.Exit(refuse(f"There is no experiment {experiment}."))
+            raise typer.Exit(refuse(f"There is no experiment {experiment} in {where}."))
         wished = experiments.wish(
             connection, experiment, Wish("the command line", "cancelled from the command line", time.time())
         )

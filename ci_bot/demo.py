@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,14 +22,16 @@ from ci_bot.report.terminal import node_lines, state_line
 from ci_bot.settings import Settings
 from ci_bot.store import experiments
 from ci_bot.store.engine import open_engine, reading
-from ci_bot.up import Up, free_port
+from ci_bot.up import Up, free_port, write_secret
+from ci_bot.web import manifest
 from ci_bot.web.key import invitation
 from launcher.ray_head import HeadOptions
 from launcher.sandbox import probe
 from launcher.state import TERMINAL, State
 from launcher.topology import SHAPES
 
-REPOSITORY = "demo/digits"
+OWNER = "demo"
+REPOSITORY = f"{OWNER}/digits"
 LIMIT_S = 900.0
 MOST_NODES = 3
 """Of a sample."""
@@ -73,7 +76,7 @@ class Demo:
         configure_logging(settings.log_level)
         if settings.isolation == "none":
             say(f"  commands run without isolation here: {probe().why}")
-        say("Starting Descent and a local Ray head …")
+        say("Starting Descent and a local Ray head; this takes 10 to 20 s …")
         up = Up(settings, environment, announce=lambda url: None, options=head_options(self.topology))
         stack.callback(up.stop)
         up.start()
@@ -81,10 +84,14 @@ class Demo:
         clone = root / "digits"
         sha = push_sample(self.topology, clone_url, clone)
         say(f"Pushed {sha[:7]} with git push.")
-        say(f"  commit      {control.opened(f'/{REPOSITORY}/commit/{sha}')}")
+        say(f"  commit      {control.opened(f'/{REPOSITORY}/commit/{sha}', as_login=OWNER)}")
+        if self.stay:
+            say(f"  clone       {clone}")
         ended = follow(up, control, sha)
         if self.stay:
-            say(f"\nEverything stays up. Change something in {clone}, commit, `git push`, and watch. Ctrl-C ends it.")
+            environment_file = root / "environment"
+            write_secret(environment_file, assignments(environment, self.environ))
+            say(staying(clone, environment_file, Path(sys.executable).with_name("descent")))
             while True:
                 up.watch()
                 time.sleep(0.5)
@@ -124,8 +131,15 @@ def local_github(root: Path) -> Iterator[Control]:
 def set_up(control: Control, port: int, environ: Mapping[str, str], root: Path) -> tuple[str, dict[str, str]]:
     """Create the App and install it, as a person would; gives where to push, and Descent's environment."""
     clone_url = control.create_repository(REPOSITORY, private=False)
-    app = control.create_app("descent", f"http://127.0.0.1:{port}/webhook", owner="demo")
-    control.install(app["id"], "demo", repositories=[REPOSITORY])
+    asked = manifest.template()
+    app = control.create_app(
+        "descent",
+        f"http://127.0.0.1:{port}/webhook",
+        permissions=asked["default_permissions"],
+        events=asked["default_events"],
+        owner=OWNER,
+    )
+    control.install(app["id"], OWNER, repositories=[REPOSITORY])
     key = root / "app.pem"
     key.write_text(app["pem"])
     key.chmod(0o600)
@@ -197,6 +211,8 @@ def follow(up: Up, control: Control, sha: str) -> State | None:
             for transition in timeline[shown:]:
                 say("  " + state_line(transition, timeline[0].at))
                 shown += 1
+                if transition.state is State.RUNNING:
+                    say("              first it installs its packages; the dashboard shows its log")
                 if transition.state is State.RUNNING or transition.state in TERMINAL:
                     for line in node_lines(found[0].held.nodes):
                         say("  " + line)
@@ -212,6 +228,24 @@ def follow(up: Up, control: Control, sha: str) -> State | None:
         engine.dispose()
     say(f"It did not end within {LIMIT_S:.0f} s.")
     return None
+
+
+def assignments(environment: Mapping[str, str], environ: Mapping[str, str]) -> str:
+    """What a shell with one environment is to read for the other."""
+    unset = [f"unset {name}\n" for name in environ if name not in environment]
+    changed = {name: value for name, value in environment.items() if environ.get(name) != value}
+    return "".join([*unset, *(f"export {name}={shlex.quote(value)}\n" for name, value in changed.items())])
+
+
+def staying(clone: Path, environment_file: Path, descent: Path) -> str:
+    """What can be done while everything stays up."""
+    command = f". {shlex.quote(str(environment_file))}; {shlex.quote(str(descent))}"
+    return (
+        f"\nEverything stays up until Ctrl-C. Change something in {clone}, commit, `git push`, and watch the browser:\n"
+        "the dashboard shows every push; nothing more is said here. In another terminal:\n"
+        f"  ({command} doctor)\n"
+        f"  ({command} cancel NUMBER)"
+    )
 
 
 def say(text: str) -> None:

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,9 @@ TABLE: tuple[Setting, ...] = (
     Setting("STORAGE_DIR", "", "path", "Shared file system for `/storage`; empty: each node keeps its own."),
     Setting("MACHINES", "", "path", "`machines.yaml`: what each machine type means; empty: one CPU each."),
     Setting("RAY_ADDRESS", "", "host:port", "The team's Ray cluster; empty: `up` starts a local head."),
-    Setting("PUBLIC_URL", "", "URL", "Where GitHub and people reach Descent; empty: one-time key and polling."),
+    Setting(
+        "PUBLIC_URL", "", "URL", "Where GitHub and people reach Descent; empty: a key, printed by `up`, and polling."
+    ),
     Setting("HOST", "127.0.0.1", "address", "Where web listens; IPv6 with or without brackets."),
     Setting("PORT", "8000", "", "Where web listens; 0 takes a free one."),
     Setting("ISOLATION", "auto", "", "`auto`, `bubblewrap` or `none`: how commands are enclosed."),
@@ -67,6 +70,7 @@ TABLE: tuple[Setting, ...] = (
     Setting("METRICS_TOKEN", "", "", "Bearer token for `/metrics`; without it, a session of the key is wanted."),
 )
 
+MAX_PORT = 65535
 ISOLATIONS = ("auto", "bubblewrap", "none")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where one listens, and how one gets there
@@ -138,6 +142,22 @@ class Settings:
         """Where people find the dashboard."""
         return self.public_url or self.local_url
 
+    def make_data_dir(self) -> None:
+        """DATA_DIR is there, ours alone if it was not before.
+
+        Raises:
+            SettingsError: it can't be made, or takes no files.
+        """
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryFile(dir=self.data_dir):
+                pass
+        except OSError as error:
+            raise SettingsError(
+                f"DATA_DIR: {self.data_dir} takes no files ({error.strerror}); set it to a directory that the user who "
+                "runs Descent can make and write to"
+            ) from error
+
     def credentials(self) -> AppCredentials | None:
         """The App's credentials as they are now: set-up may write app.json while we run."""
         if self.environment_credentials:
@@ -168,14 +188,16 @@ def _environment_credentials(environ: Mapping[str, str], problems: list[str]) ->
     secrets = tuple(part.strip() for part in environ.get("GITHUB_WEBHOOK_SECRET", "").split(",") if part.strip())
     if not (app_id or key or key_path or secrets):
         return None
+    unread = False
     if not key and key_path:
         try:
             key = Path(key_path).expanduser().read_text()
         except OSError as error:
+            unread = True
             problems.append(f"GITHUB_PRIVATE_KEY_PATH: {key_path} can't be read ({error.strerror})")
     if not (app_id.isascii() and app_id.isdigit()):
         problems.append(f"GITHUB_APP_ID: expected the App's number, got {app_id!r}")
-    if "PRIVATE KEY" not in key and not problems:
+    if "PRIVATE KEY" not in key and not unread:
         problems.append("GITHUB_PRIVATE_KEY: expected a PEM private key; download one from the App's settings page")
     if not secrets:
         problems.append("GITHUB_WEBHOOK_SECRET: is empty; set the secret of the App's webhook")
@@ -190,10 +212,12 @@ def _environment_credentials(environ: Mapping[str, str], problems: list[str]) ->
     )
 
 
-def _number(least: int) -> Callable[[str], int]:
+def _number(least: int, most: int | None = None) -> Callable[[str], int]:
+    expected = f"of at least {least}" if most is None else f"from {least} to {most}"
+
     def read(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) < least:
-            raise ValueError(f"expected a whole number of at least {least}, got {text!r}")
+        if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) < least or (most is not None and int(text) > most):
+            raise ValueError(f"expected a whole number {expected}, got {text!r}")
         return int(text)
 
     return read
@@ -248,6 +272,14 @@ def _host(text: str) -> str:
         return bare.lower()
 
 
+def _ray_address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    named = re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host)
+    if text and not (named and re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) <= MAX_PORT):
+        raise ValueError(f"expected the host:port of the cluster's head, such as gpu-1:6379, got {text!r}")
+    return text
+
+
 def _path(text: str) -> Path | None:
     return Path(text).expanduser().absolute() if text else None
 
@@ -259,10 +291,10 @@ READERS: dict[str, Callable[[str], Any]] = {
     "DATA_DIR": _path,
     "STORAGE_DIR": _path,
     "MACHINES": _path,
-    "RAY_ADDRESS": str,
+    "RAY_ADDRESS": _ray_address,
     "PUBLIC_URL": _public_url,
     "HOST": _host,
-    "PORT": _number(0),
+    "PORT": _number(0, MAX_PORT),
     "ISOLATION": _one_of(*ISOLATIONS),
     "MAX_RUNNING": _number(0),
     "MAX_RUNNING_PER_REPOSITORY": _number(0),

@@ -132,7 +132,7 @@ class Up:
         return f"Another descent up is just starting or ending for {directory}; try again in a moment."
 
     def _bring_up(self, record: Mapping[str, Any]) -> None:
-        _require_port(self.settings.host, self.settings.port)
+        require_port(self.settings.host, self.settings.port)
         if not self.settings.port:
             self.settings = replace(self.settings, port=free_port(self.settings.host))
         if not self.settings.ray_address:
@@ -142,7 +142,7 @@ class Up:
         environment = self._child_environment()
         self._write_record()
         self.services = [
-            Service("web", (sys.executable, "-m", "ci_bot.cli", "web")),
+            Service("web", (sys.executable, "-m", "ci_bot.cli", "web", "--quiet")),
             Service("worker", (sys.executable, "-m", "ci_bot.cli", "worker")),
         ]
         for service in self.services:
@@ -278,14 +278,14 @@ def write_secret(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _require_port(host: str, port: int) -> None:
+def require_port(host: str, port: int) -> None:
     """Refuse an address that somebody else has: the key that we print must not go to them."""
     try:
         _listener(host, port).close()
     except OSError as error:
-        raise PortTaken(
-            f"{url_host(host)}:{port} can't be listened on ({error.strerror}); set HOST or PORT to another"
-        ) from error
+        # socket.create_server says the address again in `strerror`; a host that has no address has a number of its own
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise PortTaken(f"{url_host(host)}:{port} can't be listened on ({why}); set HOST or PORT to another") from error
 
 
 def free_port(host: str) -> int:

@@ -2,8 +2,10 @@
 
 import os
 import random
+from collections.abc import Iterator
 
 import pytest
+import structlog
 from hypothesis import settings
 
 settings.register_profile("patient", deadline=None)  # how long an example takes says how busy the machine is
@@ -18,6 +20,13 @@ def pytest_configure() -> None:
 def pytest_report_header() -> str:
     """The seed, above everything else."""
     return f"SEED={os.environ['SEED']}"
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Who configures logging does so for one test: the next one's standard error is another."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

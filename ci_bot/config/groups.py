@@ -40,21 +40,23 @@ MULTI_KEYS = {
 }
 
 
-def node_group(section: Section, role: Role, keys: GroupKeys, *, dockerfile: Dockerfile | None = None) -> Written:
-    """One group, noting what is wrong with it."""
+def node_group(
+    section: Section, role: Role, keys: GroupKeys, *, dockerfile: Dockerfile | None = None, instead: str = ""
+) -> Written:
+    """One group, noting what is wrong with it; `instead` says what else may be meant where its command is missing."""
     container = section.text(keys.container)
-    group = _node_group(section, role, keys)
+    group = _node_group(section, role, keys, instead)
     if group:
         group = group.model_copy(update={"container": container, "dockerfile": dockerfile})
     image = f"Dockerfile {dockerfile.path}" if dockerfile else container
     return Written(role, image, section.at(keys.container if container else "dockerfile"), group)
 
 
-def _node_group(section: Section, role: Role, keys: GroupKeys) -> NodeGroup | None:
+def _node_group(section: Section, role: Role, keys: GroupKeys, instead: str) -> NodeGroup | None:
     """One group without its image; None when its command is missing or its count is wrong."""
     command = section.text(keys.command)
     if not section.has(keys.command):
-        section.missing(keys.command, f"`{keys.command}: python train.py`", is_example=True)
+        section.missing(keys.command, f"`{keys.command}: python train.py`{instead}", is_example=True)
     machine_type = section.text(keys.machine_type)
     count = _count(section, keys.count) if keys.count else 1
     if role is Role.MASTER and keys.count and count is not None and count > 1:

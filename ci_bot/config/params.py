@@ -9,7 +9,7 @@ from ci_bot.config.mask import shown
 from ci_bot.config.nodes import Scalar, Sequence
 from ci_bot.config.problems import Kind
 from ci_bot.config.section import Keys, Section, normal
-from launcher.experiment import NodeGroup
+from launcher.experiment import NodeGroup, Role
 from launcher.topology import SHAPES
 
 _COMMON = (
@@ -143,7 +143,9 @@ def _groups(section: Section, topology: str) -> tuple[NodeGroup, ...] | None:
         if key not in used and key != "experimentType" and section.has(key):
             message = f"`{section.path(key)}` is not used: type {topology} takes no `{key}`. Remove it."
             section.notes.warning(section.at(key), Kind.UNUSED, message, found=f"`{key}`")
-    written = [node_group(section, role, keys) for role, keys in by_role.items()]
+    mpi = f", or, for MPI, `experimentType: MPI` and `{MULTI_KEYS[Role.MASTER].command}`"
+    others = {} if section.has("experimentType") else {Role.PARAMETER_SERVER: mpi}
+    written = [node_group(section, role, keys, instead=others.get(role, "")) for role, keys in by_role.items()]
     groups = tuple(each.group for each in written if each.group)
     return groups if one_image(topology, written, section.notes) and len(groups) == len(written) else None
 

@@ -81,7 +81,9 @@ def _configuration(
         return None, ()
     second = quiet.has("workflows") and not (quiet.has("worker") and version in (0, 1))
     second = second or (version == 2 and not quiet.has("worker"))
-    _judge_version(quiet, version, second, notes)
+    known = _judge_version(quiet, version, second, notes)
+    if not known and not quiet.has("worker") and not quiet.has("workflows"):
+        return version, ()  # in what shape it should be is not known
     if second:
         return version, version2.read(root, read_params, notes)
     experiment = version1.read(root, repository_name, notes)
@@ -98,14 +100,14 @@ def _as_written(node: Node | None) -> Version:
     return node.text[:80]
 
 
-def _judge_version(section: Section, version: Version, second: bool, notes: Notes) -> None:
-    """Note what is wrong with the version; the file's shape says how to read it all the same."""
+def _judge_version(section: Section, version: Version, second: bool, notes: Notes) -> bool:
+    """Whether the version, if one is written, is known; notes what is wrong with it."""
     right = f"`version: {2 if second else 1}`"
     node = section.get("version")
     if node is None:
         message = f"`version` is missing. Write {right} as the first line."
         notes.error(section.at("version") if version else START, Kind.VERSION, message, found="nothing", expected=right)
-        return
+        return True
     found = what(node)
     near = re.fullmatch(r"[vV]?([012])(\.[0-9]{1,9})?", node.text) if isinstance(node, Scalar) else None
     if near is None:
@@ -118,6 +120,7 @@ def _judge_version(section: Section, version: Version, second: bool, notes: Note
     elif not isinstance(version, int):
         message = f"the version {found} was read as {near[1]}. Write `version: {near[1]}`."
         notes.warning(node.at, Kind.VERSION, message, found=found, expected=near[1])
+    return near is not None
 
 
 def _is_options_file(root: Mapping) -> bool:

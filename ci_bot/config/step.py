@@ -83,10 +83,10 @@ def misplaced(section: Section, keys: Keys, belongs: str) -> Section | None:
     return Section(Mapping(tuple(entry for _, entry in taken), section.start), section.where, keys, section.notes)
 
 
-def read_step(section: Section, workflow: str, files: ParamsFiles | None) -> Step:
-    """A step, with every problem in it noted."""
+def read_step(section: Section, workflow: str, files: ParamsFiles | None, *, alone: bool) -> Step:
+    """A step, with every problem in it noted; one that is not alone is to go elsewhere, where it gets another name."""
     name = section.text("name")
-    if name is None and not section.has("name"):
+    if alone and name is None and not section.has("name"):
         right = shown(f"name: {workflow}")
         message = f"the step has no name, and was given its workflow's. Write, for example, {right}."
         section.notes.warning(section.at("name"), Kind.MISSING, message, found="nothing", expected="`name`")

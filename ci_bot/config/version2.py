@@ -96,7 +96,8 @@ def _workflow(entry: Entry, outer: _Outer, files: ParamsFiles | None, *, room: i
     inherited = _checks(misplaced(section, CHECKS, "in the step, beside `name`")) or outer.checks
     section.report_unknown()
     steps: list[Step] = []
-    for node in _steps(section)[:room]:
+    nodes = _steps(section)
+    for node in nodes[:room]:
         step = Section(node, section.path("steps"), Step.KEYS, notes)
         inside = misplaced(step, TRIGGERS, "in the workflow, beside `steps`")
         lower = _triggers(inside)
@@ -106,7 +107,11 @@ def _workflow(entry: Entry, outer: _Outer, files: ParamsFiles | None, *, room: i
         checks = _checks(step)
         named = {check.identifier for check in checks}
         checks += tuple(check for check in inherited if check.identifier not in named)
-        steps.append(read_step(step, name, files).with_outer(own or lower or outer.triggers, checks, outer.project))
+        steps.append(
+            read_step(step, name, files, alone=len(nodes) == 1).with_outer(
+                own or lower or outer.triggers, checks, outer.project
+            )
+        )
     return steps
 
 
@@ -144,15 +149,14 @@ def _steps(section: Section) -> tuple[Mapping, ...]:
 
 def _experiments(steps: list[Step], notes: Notes) -> tuple[ConfiguredExperiment, ...]:
     names = unique_names([(step.workflow, step.name) for step in steps])
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     experiments = []
     for step, name in zip(steps, names, strict=True):
         if not check_name(name, step.at, notes, write="`name:` of the step"):
             continue
-        if name in seen:
+        if seen.setdefault(name, step.workflow) != step.workflow:  # else it is a second step, and that was said
             message = f"{shown(name)} names two experiments. Give their steps different names."
             notes.error(step.at, Kind.NAME, message, found=shown(name), expected="each name once")
-        seen.add(name)
         experiment = step.experiment(name)
         if experiment is not None:
             experiments.append(experiment)

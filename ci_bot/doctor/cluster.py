@@ -1,6 +1,7 @@
 """The Ray cluster: reached as the worker reaches it, its nodes and what their agents say of them."""
 
 import asyncio
+import os
 import stat
 from collections.abc import Mapping
 
@@ -13,7 +14,9 @@ from launcher.backend import BackendError, Capacity
 from launcher.node_types import NodeError, NodeFacts
 from launcher.ray_backend import Connection, RayBackend
 
+LISTENS_S = 5.0
 REACH_S = 30.0
+TODO = "is its head up, is RAY_ADDRESS its host:port, is the token the cluster's?"
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks the head's node."""
 SHOWN = ("CPU", "GPU", "memory")
@@ -29,6 +32,8 @@ async def ray(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
     if connection is None:
         return [warning("ray", "there is no Ray head", "`descent up` starts one; for your own cluster set RAY_ADDRESS")]
     found = token(connection)
+    if why := await _unheard(connection.address):
+        return [*found, problem("ray", f"{connection.address}: nobody answers there: {why}", TODO)]
     backend = RayBackend(
         lambda: connection,
         environment=environ,
@@ -50,8 +55,7 @@ async def ray(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
         found += judge.identities([facts for _, facts in known])
         found += ray_settings.nodes([(facts, HEAD in node.total) for node, facts in known], settings.fence_s)
     except BackendError as error:
-        todo = "is its head up, is RAY_ADDRESS its host:port, is the token the cluster's?"
-        found.append(problem("ray", f"{connection.address}: {error}", todo))
+        found.append(problem("ray", f"{connection.address}: {error}", TODO))
     finally:
         await backend.close()
     return found
@@ -74,6 +78,19 @@ def words(capacity: Capacity) -> str:
     total = {name: sum(node.total.get(name, 0.0) for node in capacity.alive) for name in SHOWN}
     have = resources({name: amount for name, amount in total.items() if amount})
     return f"{plural(len(capacity.alive), 'node')} with {have}"
+
+
+async def _unheard(address: str) -> str:
+    """Why nobody can be reached there, which Ray takes half a minute to say; empty if somebody listens."""
+    host, _, port = address.rpartition(":")
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host.strip("[]"), int(port)), LISTENS_S)
+    except TimeoutError:
+        return f"no answer within {LISTENS_S:.0f} s"
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+    writer.close()
+    return ""
 
 
 async def _meet(backend: RayBackend, node_id: str) -> NodeFacts | Finding:

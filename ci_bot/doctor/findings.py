@@ -56,5 +56,7 @@ def failed(findings: Iterable[Finding]) -> bool:
 
 def told(error: Exception) -> str:
     """An exception as a sentence: its first line, or at least its name."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     lines = str(error).strip().splitlines()
     return f"{lines[0]} ({type(error).__name__})" if lines else type(error).__name__

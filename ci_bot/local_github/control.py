@@ -50,9 +50,10 @@ class Control:
         """Close its connections."""
         self._client.close()
 
-    def opened(self, path: str) -> str:
-        """The address of a page that lets a browser sign in from then on."""
-        return f"{self.url}{path}{'&' if '?' in path else '?'}key={self._page_key}"
+    def opened(self, path: str, *, as_login: str | None = None) -> str:
+        """The address of a page that lets a browser sign in from then on, or signs it in as somebody at once."""
+        who = f"&as={as_login}" if as_login else ""
+        return f"{self.url}{path}{'&' if '?' in path else '?'}key={self._page_key}{who}"
 
     def _do(self, command: str, **said: Any) -> Json:
         done: Json = self._read(self._client.post(f"/_local/{command}", json=said))

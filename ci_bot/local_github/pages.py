@@ -13,6 +13,7 @@ from ci_bot.local_github import app_pages, checks, commands, git, pulls
 from ci_bot.local_github.calls import Refusal, not_found
 from ci_bot.local_github.hub import Hub
 from ci_bot.local_github.session import (
+    KEY_HINT,
     TEMPLATES,
     form_of,
     has_key,
@@ -29,6 +30,7 @@ Page = Callable[[Hub, Request], Awaitable[Response]]
 HISTORY_SHOWN = 30
 _STATIC = ("style.css", "live.js")
 _MAY_PRESS = ("write", "maintain", "admin")
+_REFUSED = {403: "Not allowed", 404: "Not found", 422: "This can't be done"}
 _WORDS = {
     "success": "successful",
     "failure": "failing",
@@ -50,7 +52,8 @@ def guarded(hub: Hub, serve: Page) -> Callable[[Request], Awaitable[Response]]:
         try:
             return take_key(hub, request) or await serve(hub, request)
         except Refusal as refusal:
-            values = {"status": refusal.status, "message": refusal.message, "errors": refusal.errors or []}
+            title = _REFUSED.get(refusal.status, f"Refused ({refusal.status})")
+            values = {"title": title, "message": refusal.message, "errors": refusal.errors or []}
             return page(hub, request, "refusal.html", values, status=refusal.status)
 
     return endpoint
@@ -233,7 +236,7 @@ async def _press(hub: Hub, request: Request) -> Response:
 
 async def _login(hub: Hub, request: Request) -> Response:
     if not has_key(hub, request):
-        raise Refusal(403, "Whoever signs in needs the key: open the address that this server was started with.")
+        raise Refusal(403, f"Whoever signs in needs the key. {KEY_HINT}")
     back = local_path(request.query_params.get("return_to"))
     if request.method == "GET":
         return page(hub, request, "login.html", {"return_to": back})
@@ -243,6 +246,10 @@ async def _login(hub: Hub, request: Request) -> Response:
         raise Refusal(422, f"There is nobody called {login}")
     answer = RedirectResponse(local_path(form.get("return_to")), 303)
     return sign_in(hub, answer, hub.world.accounts[login].login)
+
+
+async def _nothing(hub: Hub, request: Request) -> Response:
+    raise not_found()
 
 
 async def _static(_: Hub, request: Request) -> Response:
@@ -269,4 +276,5 @@ def routes(hub: Hub) -> list[Route]:
         at("/{owner}/{repo}/runs/{run_id:int}", _show_run),
         at("/{owner}/{repo}/blob/{ref}/{path:path}", _show_blob),
         at("/{owner}/{repo}/press", _press, "POST"),
+        at("/{path:path}", _nothing),
     ]

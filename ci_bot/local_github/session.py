@@ -19,6 +19,10 @@ from ci_bot.local_github.markdown import render as render_markdown
 from ci_bot.local_github.page_key import page_key
 from ci_bot.local_github.state import World
 
+KEY_HINT = (
+    "Open the address with ?key=… that the terminal showed when this server was started; "
+    "“make demo” shows it behind the word “commit”."
+)
 COOKIE = "local_github_user"
 KEY_COOKIE = "local_github_key"
 TEMPLATES = Path(__file__).with_name("templates")
@@ -58,7 +62,7 @@ def sign_in(hub: Hub, response: Response, login: str) -> Response:
 
 
 def take_key(hub: Hub, request: Request) -> Response | None:
-    """Where an address has the key, it goes into a cookie and out of the address.
+    """Where an address has the key, it goes into a cookie and out of the address; with it one may be somebody at once.
 
     Raises:
         Refusal: 403 where it is another key.
@@ -67,11 +71,13 @@ def take_key(hub: Hub, request: Request) -> Response | None:
     if given is None or request.method != "GET":
         return None
     if not hmac.compare_digest(given.encode(), page_key(hub.control_token).encode()):
-        raise Refusal(403, "This is not the key of this server. Open the address that it was started with.")
-    rest = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != "key"])
+        raise Refusal(403, f"This is not the key of this server. {KEY_HINT}")
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name not in ("key", "as")]
+    rest = urlencode(kept)
     answer = RedirectResponse(local_path(request.url.path + (f"?{rest}" if rest else "")), 303)
     answer.set_cookie(KEY_COOKIE, given, httponly=True, samesite="lax")
-    return answer
+    account = hub.world.accounts.get(request.query_params.get("as", "").lower())
+    return sign_in(hub, answer, account.login) if account and account.type == "User" else answer
 
 
 def has_key(hub: Hub, request: Request) -> bool:

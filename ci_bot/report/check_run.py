@@ -180,15 +180,23 @@ def _headline(view: View) -> str:
     if experiment.state in WAITING:
         parts += [ink.text(experiment.pending_reason, 1000), _queued(view)]
     if experiment.wish is not None:
-        wish = experiment.wish
-        parts.append(f"To be cancelled, asked by {_asker(wish, ink)}: {ink.text(wish.why)}.")
+        parts.append(_wish_words(experiment.wish, because, ink))
     return " ".join(part for part in parts if part)
+
+
+def _wish_words(wish: Wish, because: str, ink: Ink) -> str:
+    """That it is to be cancelled, where that was not said."""
+    if sentence.says_cancelled(wish.why):
+        return "" if sentence.says_cancelled(because) else f"To be {ink.text(sentence.wished(wish.why))}."
+    return f"To be cancelled, asked by {_asker(wish, ink)}: {ink.text(wish.why)}."
 
 
 def _end_headline(view: View, because: str) -> str:
     state, ran_s = view.experiment.state, timeline.ran_s(view.transitions)
     word = {State.STOPPED: "Stopped (success)", State.ERROR: "Error (infrastructure)"}.get(state, state.words)
     after = f" after running for {durations.duration(ran_s)}" if ran_s is not None else ""
+    if state is State.CANCELLED and sentence.says_cancelled(because):
+        return f"**{because.removesuffix('.')}**{after}."
     comfort = " The commit is not to blame; a re-run may do." if state is State.ERROR else ""
     by = ""
     if state is State.CANCELLED and view.experiment.wish is not None:
@@ -234,7 +242,7 @@ def _links(view: View) -> str:
     node = view.log_node
     log = f"Log of {view.ink.text(f'{node.role} {node.index}')}" if node else "Whole log"
     links = [link("Dashboard", view.details_url), link(log, view.log_url)]
-    links.append(link("Re-run" if view.ended else "Cancel", view.details_url))
+    links.append(link("Re-run on the dashboard" if view.ended else "Cancel on the dashboard", view.details_url))
     return " · ".join(links)
 
 

@@ -120,6 +120,16 @@ def short_cause(cause: Cause, detail: Mapping[str, Any]) -> str:
     return _SHORT[cause].format_map(fields).removesuffix(".") + whose
 
 
+def wished(why: str) -> str:
+    """That somebody cancels it: "cancelled by octocat", or "cancelled: " and why."""
+    return _lower_first(why) if says_cancelled(why) else f"cancelled: {_lower_first(why)}"
+
+
+def says_cancelled(why: str) -> bool:
+    """Whether a wish's reason says who cancels, as a person's does: nothing is to be added."""
+    return why.lower().startswith("cancelled ")
+
+
 def hint(exit_code: int | None = None, signal: str | int | None = None) -> str:
     """What an exit code or a signal usually means, as " (…)"; "" where nothing useful is known."""
     if signal is not None:
@@ -203,7 +213,7 @@ def title(experiment: Experiment, ran_s: float | None) -> str:
     if state in TERMINAL:
         return _end_title(progress, experiment.detail, ran_s)
     if experiment.wish is not None and state is not State.NETWORK_TEARDOWN:
-        return f"{state.words} – cancelling: {one_line(experiment.wish.why)}"
+        return f"{state.words} – to be {wished(one_line(experiment.wish.why))}"
     if state is State.CREATED:
         return state.words
     more = _progress_words(experiment)
@@ -259,8 +269,9 @@ def _end_title(progress: Progress, detail: Mapping[str, Any], ran_s: float | Non
     # Only ends that a budget could have put off are exact about how many tries there were.
     tried = progress.cause is not None and VERDICTS[progress.cause].budget in (Budget.USER, Budget.INFRASTRUCTURE)
     after = f", after {amounts.plural(progress.tries, 'attempt')}" if tried and progress.tries > 1 else ""
-    if why.lower().startswith(f"{words.lower()} by"):
-        return why[0].upper() + why[1:]
+    if progress.cause is Cause.WISHED:
+        why = wished(why)
+        return why[:1].upper() + why[1:]
     return f"{words}: {_lower_first(why)}{after}" if why else words
 
 

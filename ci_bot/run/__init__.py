@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import itertools
 import json
+import os
 import re
 import shutil
 import signal
@@ -41,6 +42,7 @@ from launcher.state import TERMINAL, Progress, State
 WORKED, FAILED, WRONG_USAGE = 0, 1, 2
 LOOK_S = 0.2
 LISTED = 20
+IGNORE = ".gitignore"
 GITHUB_IDS = 1 << 62
 """No repository of GitHub's has an id above."""
 
@@ -79,10 +81,10 @@ def run(options: Options, environ: Mapping[str, str]) -> int:
     for warning in parsed.warnings:
         _remark(problem_line(warning))
     drafts = [_draft(commit, path, source, each.specification) for each in parsed.experiments]
+    if options.ref is None and commit.has_uncommitted_changes():
+        _remark(f"What is not committed is left out: this is {commit.sha[:7]}.")
     if options.plan:
         return _plan(options, settings, commit, drafts)
-    if options.ref is None and commit.has_uncommitted_changes():
-        _remark(f"What is not committed is left out: this runs {commit.sha[:7]}.")
     return asyncio.run(_run(_on_this_host(settings), environ, commit, Work(drafts, options.as_json)))
 
 
@@ -179,7 +181,7 @@ async def _until(*events: asyncio.Event) -> None:
 
 
 def _keep_artifacts(place: Place, experiment: Experiment, *, as_json: bool) -> None:
-    """Copy what the last attempt left to a new directory here."""
+    """Copy what the last attempt left to a new directory here, which git is not to take for a change of the user's."""
     store = place.keep.artifacts(experiment.id, experiment.progress.attempt)
     files = store.files()
     if not files:
@@ -188,6 +190,8 @@ def _keep_artifacts(place: Place, experiment: Experiment, *, as_json: bool) -> N
     numbered = (Path(f"{name}-{number}") for number in itertools.count(2))
     target = next(path for path in itertools.chain([Path(name)], numbered) if not path.exists())
     shutil.copytree(store.directory, target)
+    if not os.path.lexists(target / IGNORE):  # else it is an artifact
+        (target / IGNORE).write_text("*\n")
     out = sys.stderr if as_json else sys.stdout
     print(f"{plural(len(files), 'artifact')} in {target}:", file=out)
     for file in files[:LISTED]:

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +16,7 @@ from ci_bot.store.engine import migrate, open_engine
 from ci_bot.up import write_secret
 from ci_bot.worker.books import Books
 from ci_bot.worker.launch import Launch
-from launcher import ray_head
+from launcher import ray_head, trees
 from launcher.backend import BackendError
 from launcher.group_names import passing_prefix
 from launcher.keep import Keep
@@ -82,7 +81,8 @@ async def temporary(
     finally:
         if head:
             await asyncio.to_thread(ray_head.stop, head)
-        await asyncio.to_thread(shutil.rmtree, root, ignore_errors=True)
+        with suppress(NodeError):  # what can't be removed is the system's to clear away
+            await asyncio.to_thread(trees.remove, root)  # the node's copies of the code are read-only
 
 
 @asynccontextmanager

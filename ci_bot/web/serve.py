@@ -147,7 +147,17 @@ async def favicon(request: Request) -> Response:
 
 
 class Server(uvicorn.Server):
-    """Ends open streams first, which else would keep it from ending."""
+    """Says when it listens, and ends open streams first, which else would keep it from ending."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let go of everybody."""
@@ -175,11 +185,16 @@ def configured(settings: Settings, app: Starlette) -> uvicorn.Config:
     )
 
 
-def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; what was accepted is stored before it returns 0."""
+def serve(settings: Settings, announce: Callable[[], None]) -> int:
+    """Serve until SIGTERM or SIGINT; what was accepted is stored before it returns 0.
+
+    Args:
+        settings: the environment.
+        announce: is called once it listens.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ended)  # uvicorn raises the signal again once it is done; that must not kill us
-    server = Server(configured(settings, create_app(settings)))
+    server = Server(configured(settings, create_app(settings)), announce)
     server.run()
     return 0 if server.started else 1
 

@@ -130,7 +130,7 @@ def details(experiment: Experiment, transitions: Sequence[Transition], now: floa
         "headline": headline(ink.title(sentence.title(experiment, timeline.ran_s(transitions)), 300), experiment.state),
         "cause": ink.plain(cause, _LONG),
         "pending": ink.plain(experiment.pending_reason, _LONG) if waits else "",
-        "wish": ink.plain(experiment.wish.why, 300) if experiment.wish else "",
+        "wish": ink.plain(sentence.wished(experiment.wish.why), 300) if experiment.wish else "",
         "notes": [ink.plain(note, 500) for note in notes(experiment)],
         "steps": steps(transitions, now, ink),
         "gang": nodes.lines(experiment, ink),

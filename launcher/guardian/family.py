@@ -25,13 +25,18 @@ class Enclosed:
 
     def memory_elsewhere(self) -> int:
         """Bytes in its file systems in memory, which no process's memory shows."""
-        total = 0
-        for place in ("tmp", "dev/shm", "run"):
-            try:
-                state = os.statvfs(f"/proc/{self._started.first}/root/{place}")
-            except OSError:
-                continue  # the sandbox ended while we looked
-            total += (state.f_blocks - state.f_bfree) * state.f_frsize
+        first, total, kinds = f"/proc/{self._started.first}", 0, dict[str, str]()
+        try:
+            with open(f"{first}/mounts", encoding="utf-8", errors="replace") as mounts:
+                for line in mounts:
+                    _, place, kind, *_ = line.split(" ")
+                    kinds[place] = kind  # of several at one place the last one counts: a disk may lie over it
+            for place in ("/tmp", "/dev/shm", "/run"):  # noqa: S108 - its own, inside
+                if kinds.get(place) == "tmpfs":
+                    state = os.statvfs(f"{first}/root{place}")
+                    total += (state.f_blocks - state.f_bfree) * state.f_frsize
+        except OSError:
+            pass  # the sandbox ended while we looked
         return total
 
     def ask(self) -> None:

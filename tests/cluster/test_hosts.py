@@ -46,7 +46,7 @@ def test_hosts_reach_each_other_until_a_cable_is_pulled_and_again_once_it_is_bac
     wait_for(lambda: _reaches(a.run, b.address), 10)
 
 
-def test_nothing_is_left_of_hosts_whose_maker_was_killed() -> None:
+def test_nothing_is_left_of_hosts_whose_maker_was_killed(able: None) -> None:
     maker = subprocess.Popen([sys.executable, "-c", _ANOTHER], cwd=_ROOT, stdout=subprocess.PIPE, text=True)
     assert maker.stdout is not None
     root, *pids = maker.stdout.readline().split()
@@ -59,7 +59,7 @@ def test_nothing_is_left_of_hosts_whose_maker_was_killed() -> None:
     subprocess.run(["rm", "-r", root], check=True)
 
 
-def test_what_runs_on_a_host_ends_with_it() -> None:
+def test_what_runs_on_a_host_ends_with_it(able: None) -> None:
     with three_hosts() as hosts:
         stubborn = "trap '' TERM HUP INT; while :; do sleep 0.1; done"
         running = hosts.each[2].start(

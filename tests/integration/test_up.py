@@ -147,3 +147,29 @@ def test_a_data_directory_that_every_command_could_read_is_not_even_made() -> No
 
 def test_where_no_command_is_isolated_nothing_is_hidden_and_it_serves(up: Callable[..., Process]) -> None:
     assert address(up(HOME="/opt/descent-nobody", ISOLATION="none")).startswith("http://127.0.0.1:")
+
+
+def test_web_alone_prints_an_address_that_opens_and_under_up_it_is_printed_once(
+    up: Callable[..., Process], tmp_path: Path
+) -> None:
+    environment = {"PATH": os.environ["PATH"], "DATA_DIR": str(tmp_path / "web"), "PORT": "0", "LOG_LEVEL": "error"}
+    argv = [sys.executable, "-m", "ci_bot.cli", "web"]
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as web:
+        try:
+            found = address(web)
+            code = httpx.get(found, trust_env=False).status_code
+        finally:
+            web.terminate()
+    assert (web.returncode, "/setup?key=" in found, code) == (0, True, 303)
+    process = up()
+    address(process)
+    process.terminate()
+    assert "http" not in process.communicate(timeout=60)[0]
+
+
+def test_web_alone_says_that_its_port_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, words = refusal("web", {"DATA_DIR": str(tmp_path / "data"), "PORT": str(port)})
+    expected = f"127.0.0.1:{port} can't be listened on (Address already in use); set HOST or PORT to another\n"
+    assert (code, words) == (2, expected)

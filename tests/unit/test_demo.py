@@ -1,6 +1,8 @@
 """The sample repositories of `descent demo`."""
 
 import ast
+import os
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 
 from ci_bot.cli import app
 from ci_bot.config import parse
-from ci_bot.demo import MOST_NODES, Demo, head_options
+from ci_bot.demo import MOST_NODES, Demo, assignments, head_options, staying
 from launcher.topology import SHAPES, members_of
 
 SAMPLES = files("ci_bot") / "sample"
@@ -71,6 +73,29 @@ def _matches(path: str, pattern: str) -> bool:
     names, parts = path.split("/"), pattern.split("/")
     pairs = zip(names, parts, strict=False)
     return len(names) == len(parts) and all(fnmatch(n, p) and (p[0] == "." or n[0] != ".") for n, p in pairs)
+
+
+def test_a_shell_takes_over_the_demos_environment_as_it_is() -> None:
+    own = {"PATH": os.environ["PATH"], "DATABASE_URL": "postgresql://elsewhere", "DATA_DIR": "/mine"}
+    demos = {"PATH": own["PATH"], "DATA_DIR": "/tmp/a 'demo'", "GITHUB_APP_ID": "7"}
+    script = assignments(demos, own) + 'echo "$DATA_DIR|$GITHUB_APP_ID|${DATABASE_URL-none}"'
+    done = subprocess.run(["/bin/sh", "-c", script], env=own, capture_output=True, text=True, check=True)
+    assert done.stdout == "/tmp/a 'demo'|7|none\n"
+    assert "PATH" not in assignments(demos, own)
+
+
+def test_a_demo_that_stays_says_where_to_push_from_and_how_to_look_at_it() -> None:
+    said = staying(Path("/demo/digits"), Path("/demo/environment"), Path("/descent/.venv/bin/descent"))
+    assert "/demo/digits" in said
+    for command in ("doctor", "cancel NUMBER"):
+        assert f"(. /demo/environment; /descent/.venv/bin/descent {command})" in said
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_sample_says_what_it_does_before_a_long_silence(topology: str) -> None:
+    source = (SAMPLES / topology / ".descent" / "config.yaml").read_bytes()
+    (experiment,) = parse(source, path="config.yaml", repository_name="digits", read_params=None).experiments
+    assert all(group.command.startswith('echo "Installing ') for group in experiment.specification.groups)
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)

@@ -1,15 +1,17 @@
 """The doctor's judgements: what is said of which fact, and that nothing secret is."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ci_bot.doctor import judge
+from ci_bot.doctor import checks, cluster, examine, judge
 from ci_bot.doctor.findings import Finding, Level, failed, line, ok, problem, told, warning
 from ci_bot.doctor.host import file_system_of
 from ci_bot.doctor.judge import Manifest
 from ci_bot.github.answers import App, Delivery, Installation
+from ci_bot.settings import Settings
 from launcher.node_types import NodeFacts
 
 MANIFEST = Manifest({"checks": "write", "contents": "read", "metadata": "read"}, ("push", "check_run"))
@@ -184,3 +186,33 @@ def test_a_copied_disk_is_a_warning_whatever_the_machines_are_called() -> None:
     assert found.text == "a (10.0.0.1) and b (10.0.0.2) have the same NODE_DIR, or copies of one (id 11111111)"
     both = judge.identities([named("vm", "10.0.0.1", "1"), named("vm", "10.0.0.2", "1")])
     assert len(both) == 2
+
+
+def test_a_file_that_can_not_be_used_is_told_without_a_number() -> None:
+    assert told(FileNotFoundError(2, "No such file or directory", "/d/descent.db")) == (
+        "/d/descent.db: No such file or directory"
+    )
+
+
+def test_disk_and_database_of_no_directory_are_sentences_with_advice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    kept = {name: check for name, check in checks(Settings(place / "data"), {}).items() if name in ("disk", "database")}
+    monkeypatch.setattr("ci_bot.doctor.checks", lambda settings, environ: kept)
+    assert asyncio.run(examine({"DATA_DIR": str(place / "data")})) == 1
+    said = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[:2] for line in said] == [["problem", "disk"], ["problem", "database"]]
+    assert all("Errno" not in line and f"{place / 'data'}" in line and " → " in line for line in said)
+
+
+def test_a_cluster_where_nobody_listens_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(host: str, port: int) -> None:
+        assert (host, port) == ("::1", 6379)
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr("asyncio.open_connection", refused)
+    found = asyncio.run(cluster.ray(Settings(tmp_path, ray_address="[::1]:6379"), {}))
+    assert found[-1].text == "[::1]:6379: nobody answers there: Connection refused"
+    assert "RAY_ADDRESS" in found[-1].todo

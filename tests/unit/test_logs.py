@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -15,12 +14,6 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
-
-
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 def test_programs_get_one_json_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ci_bot.records import Experiment, Transition
-from ci_bot.run import GITHUB_IDS, _repository_id
+from ci_bot.run import GITHUB_IDS, Options, _keep_artifacts, _repository_id, run
 from ci_bot.run.follow import Follower
+from ci_bot.run.local import find, git
 from ci_bot.run.place import OnlyOurs
 from ci_bot.run.plan import Planner
 from ci_bot.worker.launch import Launch
@@ -198,3 +200,48 @@ def test_a_repository_keeps_an_id_that_no_other_folder_and_no_repository_of_gith
     assert one == _repository_id(Path("/home/me/digits"), "laptop")
     assert one not in {_repository_id(Path("/home/me/other"), "laptop"), _repository_id(Path("/home/me/digits"), "pc")}
     assert GITHUB_IDS <= one < 1 << 63
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clean working tree with a configuration, in which we are."""
+    place = tmp_path / "digits"
+    place.mkdir()
+    (place / "config.yaml").write_text("version: 1\ntype: single\nworker:\n  command: python train.py\n")
+    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false")
+    for words in (("init", "--quiet"), ("add", "."), (*who, "commit", "--quiet", "-m", "Train")):
+        assert git(place, *words).returncode == 0
+    monkeypatch.chdir(place)
+    return place
+
+
+@pytest.mark.parametrize(("ref", "dirty", "said"), [(None, True, True), (None, False, False), ("HEAD", True, False)])
+def test_a_plan_too_says_that_what_is_not_committed_is_left_out(
+    repository: Path, capsys: pytest.CaptureFixture[str], ref: str | None, dirty: bool, said: bool
+) -> None:
+    if dirty:
+        (repository / "config.yaml").write_text("changed")
+    options = Options(repository, ref, plan=True, as_json=True)
+    assert run(options, {"DATA_DIR": str(repository)}) == 0
+    sha = find(repository, "HEAD").sha[:7]
+    words = f"What is not committed is left out: this is {sha}.\n"
+    assert capsys.readouterr().err == (words if said else "")
+
+
+def test_artifacts_that_were_copied_are_no_change_of_the_users(repository: Path) -> None:
+    keep = Keep(repository.parent / "keep")
+    kept = keep.artifacts(7, 1).directory
+    kept.mkdir(parents=True)
+    (kept / "model.pkl").write_text("7")
+    _keep_artifacts(SimpleNamespace(keep=keep), experiment(State.STOPPED), as_json=False)  # type: ignore[arg-type]
+    assert (repository / "artifacts-digits" / "model.pkl").read_text() == "7"
+    assert not find(repository, "HEAD").has_uncommitted_changes()
+
+
+def test_a_gitignore_that_is_an_artifact_is_kept_as_it_is(repository: Path) -> None:
+    keep = Keep(repository.parent / "keep")
+    kept = keep.artifacts(7, 1).directory
+    kept.mkdir(parents=True)
+    (kept / ".gitignore").write_text("*.tmp\n")
+    _keep_artifacts(SimpleNamespace(keep=keep), experiment(State.STOPPED), as_json=False)  # type: ignore[arg-type]
+    assert (repository / "artifacts-digits" / ".gitignore").read_text() == "*.tmp\n"

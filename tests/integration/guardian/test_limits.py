@@ -9,6 +9,7 @@ from launcher import guardian_client
 from launcher.guardian.cgroup import Cgroup
 from launcher.guardian_client import Limits
 from launcher.guardian_order import cgroup_name
+from launcher.sandbox import Mount
 from launcher.state import Cause
 from tests.integration.guardian.ground import Attempt
 
@@ -48,6 +49,12 @@ def test_files_in_memory_count_as_memory(enclosed: Attempt) -> None:
     )
     assert ended["cause"] in {Cause.OUT_OF_MEMORY, Cause.COMMAND_EXITED}
     assert not enclosed.left()
+
+
+def test_what_lies_on_a_disk_is_no_memory_wherever_it_is_mounted(enclosed: Attempt) -> None:
+    on_disk = Mount(str(enclosed.workspace), "/tmp", writable=True)
+    ended = enclosed.run("echo a > /tmp/a; sleep 1", mounts=(on_disk,), limits=Limits(memory_bytes=MEMORY))
+    assert ended["cause"] == Cause.SUCCEEDED, ended
 
 
 def test_memory_within_the_limit_is_left_alone(attempt: Attempt) -> None:

@@ -171,6 +171,38 @@ def test_nobody_signs_in_without_the_key(shared: Place, browser: Browser) -> Non
     assert shared.owner in browser.get("/login").text
 
 
+def test_an_address_with_the_key_can_sign_in_at_once(place: Place, browser: Browser) -> None:
+    sha = place.push({"a": "1"})
+    place.check_run(sha, actions=[BUTTON])
+    address = f"/{place.full_name}/commit/{sha}"
+    answer = browser.get(place.control.opened(address, as_login=place.owner))
+    assert (answer.status_code, answer.headers["location"]) == (303, address)
+    assert any(form[1].get("identifier") == "cancel" for form in browser.forms(browser.get(address)))
+
+
+def test_a_name_in_an_address_signs_nobody_in_without_the_key_or_under_no_name(place: Place, browser: Browser) -> None:
+    browser.get(f"/?as={place.owner}")
+    assert browser.get(f"/?key={'0' * 32}&as={place.owner}").status_code == 403
+    assert not browser.client.cookies
+    assert browser.get(place.control.opened("/", as_login="nobody-of-that-name")).status_code == 303
+    assert ">Sign in</a>" in browser.get("/").text
+
+
+def test_a_refusal_says_what_and_leads_back(shared: Place, browser: Browser) -> None:
+    for path in ("/no/such", f"/{shared.full_name}/commit/ffffff", "/nothing/at/all/here"):
+        missing = browser.get(path)
+        assert missing.status_code == 404
+        assert "<h1>Not found</h1>" in missing.text
+        assert "<title>Not found · Local GitHub</title>" in missing.text
+        assert f"<code>{path}</code>" in missing.text
+        assert '<a href="/">All repositories</a>' in missing.text
+    refused = browser.get("/login")
+    assert refused.status_code == 403
+    assert "<h1>Not allowed</h1>" in refused.text
+    assert "?key=" in refused.text
+    assert '<a href="/">All repositories</a>' in refused.text
+
+
 @pytest.mark.parametrize("address", ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:x"])
 def test_signing_in_leads_only_to_this_server(shared: Place, browser: Browser, address: str) -> None:
     browser.get(browser.opened)

@@ -169,7 +169,7 @@ def serving(settings: Settings) -> Iterator[Site]:
     engine = open_engine(settings.store_url)
     migrate(engine)
     app = create_app(settings)
-    server = Server(configured(settings, app))
+    server = Server(configured(settings, app), lambda: None)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
 

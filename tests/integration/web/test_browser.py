@@ -144,7 +144,7 @@ def test_cancel_and_rerun_ask_first_and_then_do_it(site: Site, page: Any, expect
     assert site.get(number).wish is None
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_text("Cancelling: cancelled by dashboard")).to_be_visible()
+    expect(page.get_by_text("To be cancelled by dashboard")).to_be_visible()
     assert site.get(number).wish is not None
     site.end(number)
     page.once("dialog", lambda dialog: dialog.accept())
@@ -280,7 +280,7 @@ def test_people_log_in_and_see_and_do_what_github_lets_them(
     github.set_role("octo/digits", "guest", "write")
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_text("Cancelling: cancelled by guest")).to_be_visible()
+    expect(page.get_by_text("To be cancelled by guest")).to_be_visible()
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_text("You are logged out")).to_be_visible()
     assert request.get(f"{site.url}/experiments/{number}.json").status == 401

@@ -64,7 +64,7 @@ def test_a_wrong_key_opens_nothing(site: Site) -> None:
 def test_a_stranger_hears_where_the_key_is_and_not_where_files_lie(site: Site) -> None:
     with site.client(headers={"Accept": "text/html"}) as client:
         text = client.get("/").text
-    assert "<code>descent up</code> printed" in text
+    assert "<code>descent up</code> or <code>make demo</code> printed" in text
     assert "<code>key</code> in DATA_DIR" in text
     assert str(site.settings.data_dir) not in text
 

@@ -54,3 +54,13 @@ def test_an_alias_that_is_read_twice_brings_its_problem_once() -> None:
         "`worker.count`",
         "`parameter-server.count`",
     ]
+
+
+@pytest.mark.parametrize("text", ["version: 7\n", "version: next\njobs: {a: 1}\n"])
+def test_of_an_unknown_version_in_no_known_shape_only_the_version_is_said(text: str) -> None:
+    assert [each.kind for each in read(text).problems] == [Kind.VERSION]
+
+
+def test_an_unknown_version_in_a_known_shape_is_read_by_the_shape() -> None:
+    found = read(ONE_NODE.replace("version: 1", "version: 7") + "retries: many\n").problems
+    assert [each.kind for each in found] == [Kind.VERSION, Kind.VALUE]

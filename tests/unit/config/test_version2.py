@@ -309,3 +309,20 @@ def test_a_step_without_a_name_has_its_workflows() -> None:
     text = STEP.replace("- name: mnist\n        command: e", "- command: e")
     assert only(text).name == "train"
     assert kinds(read(text)) == [(5, Severity.WARNING, Kind.MISSING)]
+
+
+def test_of_a_second_step_nothing_is_said_but_that_it_is_one() -> None:
+    step = "      - command: experiment.run_single_node\n        params: {command: python train.py}\n"
+    found = read(f"version: 2\nworkflows:\n  train:\n    steps:\n{step}{step}").problems
+    assert [each.kind for each in found] == [Kind.STEPS]
+
+
+def test_who_wrote_workers_alone_is_told_of_mpi() -> None:
+    text = STEP.replace("run_single_node", "run_multi_node").replace("command: python", "workerCommand: python")
+    (found,) = [each for each in read(text).problems if "parameterServerCommand" in each.message]
+    assert found.message.endswith(
+        "Write, for example, `parameterServerCommand: python train.py`, or, for MPI, `experimentType: MPI` and "
+        "`masterCommand`."
+    )
+    told = read(text.replace("workerCommand", "experimentType: GRPC\n          workerCommand")).problems
+    assert not [each for each in told if "MPI" in each.message]

@@ -206,9 +206,27 @@ def test_a_run_without_isolation_or_from_a_fork_says_so_once() -> None:
 def test_a_wish_shows_before_it_is_granted_and_takes_the_button_away() -> None:
     wish = Wish("octo-dev", "not needed", BEGAN_AT)
     run = experiment_check_run(replace(running(), experiment=experiment(State.RUNNING, wish=wish)))
-    assert run.title == "Running – cancelling: not needed"
+    assert run.title == "Running – to be cancelled: not needed"
     assert "asked by octo-dev: not needed" in run.summary
     assert run.buttons == ()
+
+
+@pytest.mark.parametrize(("by", "how"), [("octo-dev", "by octo-dev"), ("the command line", "from the command line")])
+def test_a_summary_says_only_once_that_somebody_cancels_and_how(by: str, how: str) -> None:
+    wish = Wish(by, f"cancelled {how}", BEGAN_AT)
+    waits = experiment_check_run(replace(running(), experiment=experiment(State.RUNNING, wish=wish))).summary
+    assert waits.splitlines()[0].endswith(f"the command runs. To be cancelled {how}.")
+    ends = Progress(State.NETWORK_TEARDOWN, 1, Cause.WISHED, State.CANCELLED)
+    ending = experiment(State.NETWORK_TEARDOWN, wish=wish, progress=ends, detail={"why": wish.why})
+    assert experiment_check_run(View(ending, ())).summary.lower().count("cancelled") == 1
+    ended = replace(ending, progress=Progress(State.CANCELLED, 1, Cause.WISHED))
+    assert experiment_check_run(View(ended, running().transitions)).summary.startswith(f"**Cancelled {how}**")
+    assert experiment_check_run(View(ended, ())).summary.splitlines()[0] == f"**Cancelled {how}**."
+
+
+def test_links_to_the_dashboard_do_not_promise_to_cancel_or_run_by_themselves() -> None:
+    assert "[Cancel on the dashboard](" in experiment_check_run(running()).summary
+    assert "[Re-run on the dashboard](" in experiment_check_run(stopped()).summary
 
 
 @pytest.mark.parametrize(("by", "shown"), [(DESCENT, "sked by Descent"), ("descent", "sked by descent")])

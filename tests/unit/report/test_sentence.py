@@ -185,8 +185,15 @@ def test_titles_number_the_tries_that_a_budget_allows() -> None:
 
 def test_a_wish_shows_in_the_title_until_the_teardown() -> None:
     wish = Wish("octo-dev", "branch deleted", BEGAN_AT)
-    assert _title(State.PROVISIONING, wish=wish) == "Provisioning – cancelling: branch deleted"
+    assert _title(State.PROVISIONING, wish=wish) == "Provisioning – to be cancelled: branch deleted"
     assert _title(State.NETWORK_TEARDOWN, Cause.WISHED, wish=wish) == "Network teardown – superseded by a1b2c3d"
+
+
+@pytest.mark.parametrize("how", ["by octo-dev", "from the command line"])
+def test_a_title_says_only_once_that_somebody_cancels(how: str) -> None:
+    wish = Wish("octo-dev", f"cancelled {how}", BEGAN_AT)
+    assert _title(State.RUNNING, wish=wish) == f"Running – to be cancelled {how}"
+    assert _title(State.CANCELLED, Cause.WISHED, detail={"why": wish.why}) == f"Cancelled {how}"
 
 
 @pytest.mark.parametrize("state", State)

@@ -34,7 +34,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def port(engine: Engine, tmp_path: Path) -> Iterator[int]:
     """The loopback port of a running web server."""
     settings = Settings(data_dir=tmp_path, environment_credentials=AppCredentials(1, "", (SECRET.decode(),)))
-    server = Server(configured(settings, create_app(settings)))
+    server = Server(configured(settings, create_app(settings)), lambda: None)
     # It listens before the server runs: who connects early waits in the backlog.
     listening = socket.create_server(("127.0.0.1", 0), backlog=64)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -21,7 +21,7 @@ from launcher.guardian import tree
 from launcher.network import Network, NetworkNode
 from launcher.node import Node
 from launcher.node_root import BOOT_ID
-from launcher.node_types import Daemon, Document, Launch, LaunchPeer
+from launcher.node_types import Daemon, Document, Launch, LaunchPeer, NodeError
 from launcher.topology import multi_mpi
 from tests.integration.node.conftest import CODE, command_of, log_of, order_of, packed
 
@@ -82,9 +82,15 @@ class Gang:
         return Node(self.roots[rank], environ=dict(os.environ), peer=self.ask)
 
     def ask(self, node_id: str, method: str, arguments: tuple[Any, ...]) -> Any:
-        if int(node_id) in self.down:
-            raise NodeUnavailable("its agent is down")
-        return getattr(self.nodes[int(node_id)], method)(*arguments)
+        rank = int(node_id)
+        node = self.nodes[rank]
+        try:
+            if rank not in self.down:
+                return getattr(node, method)(*arguments)
+        except NodeError:
+            if rank not in self.down and node is self.nodes[rank]:
+                raise  # else it went down meanwhile, which in an agent's process is no answer at all
+        raise NodeUnavailable("its agent is down")
 
     def replace(self, rank: int) -> None:
         """The node's agent goes and its successor comes."""

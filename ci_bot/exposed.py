@@ -6,7 +6,7 @@ from pathlib import Path
 from ci_bot.settings import Settings, SettingsError
 from launcher import host_files
 
-TODO = "keep it elsewhere, or set ISOLATION=none if you trust every repository with this machine"
+ADVICE = "keep it elsewhere, or set ISOLATION=none if you trust every repository with this machine"
 
 
 def exposed(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
@@ -28,4 +28,4 @@ def require_hidden(settings: Settings, environ: Mapping[str, str]) -> None:
         SettingsError: names every such place, and what to write.
     """
     if found := exposed(settings, environ):
-        raise SettingsError("\n".join(f"{name}: {why}; {TODO}" for name, why in found.items()))
+        raise SettingsError("\n".join(f"{name}: {why}; {ADVICE}" for name, why in found.items()))

@@ -11,7 +11,7 @@ from ci_bot.doctor import cluster, database, host, hub
 from ci_bot.doctor.findings import Finding, failed, line, ok, problem, told
 from ci_bot.settings import Settings, SettingsError
 
-TODO = {
+ADVICE = {
     "disk": "set DATA_DIR to a directory that this user can make and write to",
     "database": "is it at DATABASE_URL, or where that is empty in DATA_DIR, and may this user write to it?",
 }
@@ -55,7 +55,7 @@ async def _examined(what: str, check: Check) -> list[Finding]:
     try:
         return await check()
     except Exception as error:  # whatever a database driver or a file system raises is a finding, and the rest goes on
-        return [problem(what, told(error), TODO.get(what, ""))]
+        return [problem(what, told(error), ADVICE.get(what, ""))]
 
 
 def secrets(settings: Settings) -> tuple[str, ...]:

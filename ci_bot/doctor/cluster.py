@@ -16,7 +16,7 @@ from launcher.ray_backend import Connection, RayBackend
 
 LISTENS_S = 5.0
 REACH_S = 30.0
-TODO = "is its head up, is RAY_ADDRESS its host:port, is the token the cluster's?"
+ADVICE = "is its head up, is RAY_ADDRESS its host:port, is the token the cluster's?"
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks the head's node."""
 SHOWN = ("CPU", "GPU", "memory")
@@ -33,7 +33,7 @@ async def ray(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
         return [warning("ray", "there is no Ray head", "`descent up` starts one; for your own cluster set RAY_ADDRESS")]
     found = token(connection)
     if why := await _unheard(connection.address):
-        return [*found, problem("ray", f"{connection.address}: nobody answers there: {why}", TODO)]
+        return [*found, problem("ray", f"{connection.address}: nobody answers there: {why}", ADVICE)]
     backend = RayBackend(
         lambda: connection,
         environment=environ,
@@ -55,7 +55,7 @@ async def ray(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
         found += judge.identities([facts for _, facts in known])
         found += ray_settings.nodes([(facts, HEAD in node.total) for node, facts in known], settings.fence_s)
     except BackendError as error:
-        found.append(problem("ray", f"{connection.address}: {error}", TODO))
+        found.append(problem("ray", f"{connection.address}: {error}", ADVICE))
     finally:
         await backend.close()
     return found

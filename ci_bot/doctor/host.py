@@ -13,7 +13,7 @@ import uv
 from ci_bot.app import machines
 from ci_bot.doctor import judge
 from ci_bot.doctor.findings import Finding, ok, problem
-from ci_bot.exposed import TODO, exposed
+from ci_bot.exposed import ADVICE, exposed
 from ci_bot.settings import Settings, SettingsError
 from launcher.sandbox import probe
 
@@ -69,7 +69,7 @@ def isolation(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
     capable = probe()
     return [
         judge.isolation(settings.isolation, capable.ok, capable.why, node_here=not settings.ray_address),
-        *(problem("isolation", f"{name}: {why}", TODO) for name, why in exposed(settings, environ).items()),
+        *(problem("isolation", f"{name}: {why}", ADVICE) for name, why in exposed(settings, environ).items()),
     ]
 
 

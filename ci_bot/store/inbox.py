@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -16,9 +15,6 @@ from ci_bot.store.tables import delivery, insert
 GROUP_SIZE = 256
 GROUP_BYTES = 32 * 2**20
 """What one COMMIT takes at most; bodies may have 25 MB each."""
-PAUSE_S = 0.0005
-PAUSES = 8
-"""How long, and how often at most, a group is waited for while more keep coming."""
 BACKLOG_BYTES = 256 * 2**20
 """What may wait for a slow disk before new deliveries are refused, so that memory stays bounded."""
 
@@ -108,7 +104,6 @@ class Inbox:
         group: list[_Put] = []
         size_bytes = 0
         item = self._queue.get()
-        self._gather()
         while item is not None:
             group.append(item)
             size_bytes += len(item.body)
@@ -119,15 +114,6 @@ class Inbox:
             except Empty:
                 return group, False
         return group, True
-
-    def _gather(self) -> None:
-        # A COMMIT and its way to the disk cost about the same for one as for many, and many come at once: those who
-        # were answered together send their next ones together.
-        there = -1
-        for _ in range(PAUSES):
-            if there == (there := self._queue.qsize()):
-                break
-            time.sleep(PAUSE_S)
 
     def _settle(self, group: list[_Put]) -> None:
         new: set[str] = set()

@@ -228,20 +228,21 @@ def test_a_plan_too_says_that_what_is_not_committed_is_left_out(
     assert capsys.readouterr().err == (words if said else "")
 
 
-def test_artifacts_that_were_copied_are_no_change_of_the_users(repository: Path) -> None:
+def copied(repository: Path, name: str, text: str) -> None:
+    """An experiment's only artifact, as `descent run` copies it."""
     keep = Keep(repository.parent / "keep")
     kept = keep.artifacts(7, 1).directory
     kept.mkdir(parents=True)
-    (kept / "model.pkl").write_text("7")
+    (kept / name).write_text(text)
     _keep_artifacts(SimpleNamespace(keep=keep), experiment(State.STOPPED), as_json=False)  # type: ignore[arg-type]
+
+
+def test_artifacts_that_were_copied_are_no_change_of_the_users(repository: Path) -> None:
+    copied(repository, "model.pkl", "7")
     assert (repository / "artifacts-digits" / "model.pkl").read_text() == "7"
     assert not find(repository, "HEAD").has_uncommitted_changes()
 
 
 def test_a_gitignore_that_is_an_artifact_is_kept_as_it_is(repository: Path) -> None:
-    keep = Keep(repository.parent / "keep")
-    kept = keep.artifacts(7, 1).directory
-    kept.mkdir(parents=True)
-    (kept / ".gitignore").write_text("*.tmp\n")
-    _keep_artifacts(SimpleNamespace(keep=keep), experiment(State.STOPPED), as_json=False)  # type: ignore[arg-type]
+    copied(repository, ".gitignore", "*.tmp\n")
     assert (repository / "artifacts-digits" / ".gitignore").read_text() == "*.tmp\n"

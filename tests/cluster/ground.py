@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from launcher.ports import RANGE
 from tests.cluster.asking import FENCE_S
 from tests.cluster.hosts import Host, Hosts, Process, Running, three_hosts
 from tests.cluster.ray_nodes import Cluster, cluster_on
@@ -21,6 +22,7 @@ default: {cpus: 1}
 half: {cpus: 1}
 whole: {cpus: 2}
 elsewhere: {cpus: 1, labels: {host: "!host-a"}}
+whole-elsewhere: {cpus: 2, labels: {host: "!host-a"}}
 head: {cpus: 1, labels: {host: host-a}}
 absent: {cpus: 1, labels: {host: host-z}}
 """
@@ -89,6 +91,10 @@ class Ground:
             found += [f"{name}: {path.name}" for path in (node.node_dir / "attempts").glob("*")]
         return found
 
+    def held_ports(self) -> list[str]:
+        """The ports on which somebody listens, of those that attempts are given."""
+        return [f"{host.name}: {port}" for host in self.hosts.each for port in sorted(host.listening() & set(RANGE))]
+
     def half_written(self) -> list[str]:
         """Files of any cache that were begun and never finished."""
         found = []
@@ -105,6 +111,8 @@ class Ground:
         """All that attempts have left on the hosts; nothing when everything has ended."""
         own = [f"attempt {each}" for each in self.attempts_on_nodes()]
         own += [f"process {each}" for each in self.beyond_ray()]
+        own += [f"port {each}" for each in self.held_ports()]
+        own += [f"zombie {host.name}: {each}" for host in self.hosts.each for each in host.zombies()]
         return own + [f"half written {each}" for each in self.half_written()]
 
     def wait_until_clean(self, timeout_s: float) -> list[str]:
@@ -128,6 +136,7 @@ _SERVICES = (
 
 
 def _is_service(process: Process) -> bool:
+    # One without arguments is just ending; should it stay, it is counted as a zombie.
     return not process.argv or any(word in process.argv for word in _SERVICES)
 
 

@@ -20,6 +20,8 @@ NAMES = ("host-a", "host-b", "host-c")
 NETWORK = "10.78.0"
 NS_GET_PARENT = 0xB702  # ioctl_nsfs(2)
 END_S = 10.0
+_DEAD = ("Z", "X")
+_LISTENS = "0A"  # TCP_LISTEN, as /proc/net/tcp writes it
 _WIRE = "ip link set lo up; ip link add wire type bridge; ip link set wire up; echo ready; exec cat"
 _HOST = """\
 trap '' CHLD  # who is left to the host's first process is reaped by the kernel
@@ -121,8 +123,21 @@ class Host:
 
     def processes(self) -> list[Process]:
         """Everything that lives on this host but its first process: sandboxes and all."""
-        found = [_process(pid, self._depth) for pid in _pids() if pid != self.init and self._has(pid)]
+        found = [_process(pid, self._depth) for pid in self._pids() if _state(pid) not in _DEAD]
         return [process for process in found if process is not None]
+
+    def zombies(self) -> list[str]:
+        """What has ended and was not waited for: its number, name and parent."""
+        dead = [(pid, _status(pid, "PPid")) for pid in self._pids() if _state(pid) == "Z"]
+        return [f"{pid} {_read(pid, 'comm').strip()} of {_read(int(p[0]), 'comm').strip()}" for pid, p in dead if p]
+
+    def _pids(self) -> list[int]:
+        return [pid for pid in _pids() if pid != self.init and self._has(pid)]
+
+    def listening(self) -> set[int]:
+        """The TCP ports that somebody listens on here."""
+        lines = [line.split() for name in ("tcp", "tcp6") for line in _read(self.init, f"net/{name}").splitlines()[1:]]
+        return {int(line[1].rpartition(":")[2], 16) for line in lines if line[3] == _LISTENS}
 
     def outer(self, inner: int) -> int | None:
         """Our number of a process that the host knows by its own."""
@@ -276,10 +291,15 @@ def _only_child(parent: "subprocess.Popen[bytes]") -> int | None:
 
 def _process(pid: int, depth: int) -> Process | None:
     numbers = _status(pid, "NSpid")
-    if len(numbers) < depth or _status(pid, "State")[:1] in (["Z"], ["X"], []):
+    if len(numbers) < depth:
         return None
     argv = _read(pid, "cmdline").replace("\0", " ").strip()
     return Process(pid, int(numbers[depth - 1]), argv, _read(pid, "comm").strip())
+
+
+def _state(pid: int) -> str:
+    """One letter; X, as of one that is dead, where there is no such process."""
+    return next(iter(_status(pid, "State")), "X")
 
 
 def _status(pid: int, key: str) -> list[str]:

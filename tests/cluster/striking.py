@@ -182,9 +182,10 @@ class Strike:
         return sum(b'"requested_action"' in body for body in found)
 
     def _host(self) -> Host:
-        """One of the hosts it is on, but not the one that all of Descent is on."""
+        """One of the hosts it is on; the one that all of Descent is on loses only its agent here."""
         nodes = self._nodes()
-        name = self.dice.choice(sorted({node.host for node in nodes} - {"host-a"}))
+        spared = set[str]() if self.cell.fault is Fault.AGENT else {"host-a"}
+        name = self.dice.choice(sorted({node.host for node in nodes} - spared))
         # Where nobody decides, the others may come to their end without it; but ranks of MPI do so together.
         self.needed = any(node.host == name and (node.decides or self.row.mpi) for node in nodes)
         return self.ground.hosts[name]

@@ -46,6 +46,18 @@ def test_hosts_reach_each_other_until_a_cable_is_pulled_and_again_once_it_is_bac
     wait_for(lambda: _reaches(a.run, b.address), 10)
 
 
+def test_who_listens_and_what_was_not_waited_for_is_seen(hosts: Hosts) -> None:
+    a, b, _ = hosts.each
+    program = (
+        "import os, socket, time; s = socket.create_server(('', 7001)); os.fork() or os._exit(0); time.sleep(1000)"
+    )
+    b.start(sys.executable, "-c", program, environment={}, output=_said(hosts), cwd=hosts.root)
+    wait_for(lambda: b.listening() == {7001}, 10)
+    wait_for(lambda: len(b.zombies()) == 1, 10)
+    assert len(b.processes()) == 1
+    assert (a.listening(), a.zombies()) == (set(), [])
+
+
 def test_nothing_is_left_of_hosts_whose_maker_was_killed(able: None) -> None:
     maker = subprocess.Popen([sys.executable, "-c", _ANOTHER], cwd=_ROOT, stdout=subprocess.PIPE, text=True)
     assert maker.stdout is not None

@@ -186,9 +186,6 @@ class Backend(Protocol):
     async def capacity(self) -> Capacity:
         """The nodes and what they have in total."""
 
-    async def ensure_agents(self) -> None:
-        """See to it that every living node has its agent, without waiting for them."""
-
     async def reserve(self, name: str, bundles: tuple[Bundle, ...], strategy: Strategy) -> None:
         """Ask for a gang; it is placed whole or not at all, and outlives us if its name is the App's."""
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -151,10 +152,8 @@ def _packages_of(pristine: Path) -> Path:
 def _copy_without_packages(pristine: Path, env_dir: Path, packages: str) -> None:
     """A copy in which what is installed, pip itself too, takes the place of ours."""
     ours = _packages_of(pristine)
-    (env_dir / ours.relative_to(pristine)).mkdir(parents=True)
-    for entry in (*pristine.iterdir(), *(pristine / "lib").iterdir()):
-        if entry not in ours.parents:
-            trees.copy(entry, env_dir / entry.relative_to(pristine))
+    # A score of files that uv made: no process of its own is needed for them, which would take longer than they do.
+    shutil.copytree(pristine, env_dir, symlinks=True, ignore=lambda at, names: names if Path(at) == ours else ())
     path_file = env_dir / ours.relative_to(pristine) / "descent.pth"
     path_file.write_text(f"import site; site.addsitedir({packages!r})\n")
 

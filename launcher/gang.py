@@ -99,6 +99,8 @@ class Gang:
         )
 
     async def _gpus(self, index: int, count: int) -> tuple[str, ...]:
+        if not count:
+            return ()
         return await self.asking.cluster(lambda: self.asking.backend.gpu_ids(self.name, index, count))
 
     async def prepare(self, node: HeldNode) -> HeldNode:

@@ -7,6 +7,11 @@ from pathlib import Path
 from launcher.node_types import NodeError
 from launcher.state import Cause
 
+_COPY = """\
+cp -R --no-dereference --preserve=mode,timestamps --reflink=auto -- "$1" "$2" || exit
+exec chmod -R u+w -- "$2"
+"""
+
 
 def copy(source: Path, destination: Path) -> None:
     """A writable copy with times and execute bits kept; shares blocks where the file system can, never inodes.
@@ -14,8 +19,7 @@ def copy(source: Path, destination: Path) -> None:
     Raises:
         NodeError: the disk is full, or the copy failed.
     """
-    _run("cp", "-R", "--no-dereference", "--preserve=mode,timestamps", "--reflink=auto", "--", source, destination)
-    _run("chmod", "-R", "u+w", "--", destination)
+    _run("sh", "-c", _COPY, "sh", source, destination)
 
 
 def give(uid: int, *paths: Path) -> None:

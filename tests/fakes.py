@@ -406,9 +406,6 @@ class FakeBackend:
             self.cluster_id,
         )
 
-    async def ensure_agents(self) -> None:
-        await self._reach("ensure_agents")
-
     async def reserve(self, name: str, bundles: tuple[Bundle, ...], strategy: Strategy) -> None:
         await self._reach("reserve", name)
         self.groups.setdefault(name, bundles)

@@ -135,11 +135,22 @@ def at_commit(connection: Connection, repository_id: int, head_sha: str) -> list
     return [experiment_of(by_name[name]) for name in sorted(by_name)]
 
 
-def unreported(connection: Connection, limit: int = 100) -> list[Experiment]:
-    """Those whose present version was not rendered yet, the oldest first."""
+def unreported(
+    connection: Connection, limit: int = 100, *, passing: Collection[State] = (), before: float = 0.0
+) -> list[Experiment]:
+    """Those whose present version was not rendered yet, the oldest first.
+
+    Of those in a state that is `passing` only who entered it `before`, has a reason to wait, or was never rendered.
+    """
+    shown = or_(
+        experiment.c.state.not_in(passing),
+        experiment.c.state_at < before,
+        experiment.c.pending_reason != "",
+        experiment.c.reported_version == 0,
+    )
     rows = (
         select(experiment)
-        .where(experiment.c.version != experiment.c.reported_version)
+        .where(experiment.c.version != experiment.c.reported_version, shown)
         .order_by(experiment.c.id)
         .limit(limit)
     )

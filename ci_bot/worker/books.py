@@ -28,6 +28,7 @@ class Books:
         self.holder = holder
         self.epoch = 0
         self.lost = threading.Event()
+        self._writing = asyncio.Lock()
         self._stop = threading.Event()
         self._renewer: threading.Thread | None = None
 
@@ -71,7 +72,9 @@ class Books:
             with begin(self.engine, self.epoch) as connection:
                 return work(connection)
 
-        return await asyncio.to_thread(transaction)
+        # One at a time anyway, by the lock of SQLite or the row of the lease; there they would nap, with a thread each.
+        async with self._writing:
+            return await asyncio.to_thread(transaction)
 
     def _acquire(self) -> int | None:
         return lease.acquire(self.engine, WORKER_LEASE, self.holder, time.time(), LEASE_TTL_S)

@@ -11,8 +11,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from ci_bot.records import Experiment
+from ci_bot.store import quarantine
 from ci_bot.store import queue as rows
 from ci_bot.store.engine import LeaseLost
+from ci_bot.store.quarantine import Quarantined
 from ci_bot.store.queue import Queued
 from ci_bot.worker.books import Books
 from ci_bot.worker.fetching import (
@@ -49,8 +51,8 @@ FIRST_ANSWER_S = 10.0
 """What the first connection may take before anybody is told of Ray's silence."""
 UNSEEN_S = 600.0
 """How long what an attempt holds waits for a cluster that was never seen; then the attempt's own deadlines end it."""
-Rows = tuple[list[Experiment], list[Experiment], tuple[list[Queued], set[int] | None]]
-"""Those under way, those that wait and are seen to in this pass, and of the queue what has come."""
+Rows = tuple[list[Experiment], list[Experiment], tuple[list[Queued], set[int] | None], list[Quarantined]]
+"""Those under way, those that wait and are seen to in this pass, of the queue what has come, hosts not proven clean."""
 log = structlog.get_logger()
 
 
@@ -119,18 +121,18 @@ class Launch:
 
         def read(connection: Connection) -> Rows:
             waiting = [*rows.unwanted(connection), *rows.created(connection, MOST_CREATED, besides=seen_to)]
-            return rows.under_way(connection), waiting, due.read(connection)
+            return rows.under_way(connection), waiting, due.read(connection), quarantine.hosts(connection)
 
-        held, waiting, (come, pending) = await self.books.read(read)
+        held, waiting, (come, pending), away = await self.books.read(read)
         self.queue.take(due, come, pending)
         if held or waiting or self.queue.line:
-            await self._look(held, waiting)
+            await self._look(held, waiting, away)
         await self._sweep()
 
-    async def _look(self, held: list[Experiment], waiting: list[Experiment]) -> None:
+    async def _look(self, held: list[Experiment], waiting: list[Experiment], away: list[Quarantined]) -> None:
         capacity, why = None, ""
         try:
-            capacity = await self.queue.look()
+            capacity = await self.queue.look(away)
         except BackendError as error:
             why = str(error)
             self._asked_at = self.now() if self._asked_at is None else self._asked_at

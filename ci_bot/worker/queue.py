@@ -2,15 +2,16 @@
 
 import heapq
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 
 from ci_bot.records import Experiment
 from ci_bot.report.pending import no_cluster, no_room, too_many, unknown_machine_type, unsatisfiable, why_pending
-from ci_bot.store import experiments, marks, quarantine
+from ci_bot.store import experiments, marks
 from ci_bot.store import queue as rows
+from ci_bot.store.quarantine import Quarantined
 from ci_bot.store.queue import Queued
 from ci_bot.worker import most
 from ci_bot.worker.books import Books
@@ -184,18 +185,17 @@ class Queue:
 
     # --- what there is ---
 
-    async def look(self) -> Capacity:
-        """See what the cluster has now.
+    async def look(self, away: Iterable[Quarantined]) -> Capacity:
+        """See what the cluster has now, besides the hosts that were not proven clean.
 
         Raises:
             BackendError: it does not answer.
         """
-        await self.backend.ensure_agents()
+        self.away = frozenset(each.host for each in away)
         capacity = await self.backend.capacity()
         if capacity != self._last:
             await self._remember(capacity)
             self._last = capacity
-        self.away = frozenset(each.host for each in await self.books.read(quarantine.hosts))
         self.seen = True
         return capacity
 

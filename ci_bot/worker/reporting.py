@@ -24,7 +24,7 @@ from launcher.state import State
 GAP_S = 1.0
 """Between two writes of one check run that is not completed; the newest state wins."""
 PASSING_S = 10.0
-"""How long a state that usually passes at once has to last before it is shown; the timeline has each of them."""
+"""How long a state that usually passes at once has to last before it is rendered; the timeline has each of them."""
 PASSING = frozenset({State.PENDING, State.PROVISIONED, State.NETWORK_SETUP, State.NETWORK_TEARDOWN})
 PASS_S = 1.0
 MAX_WAIT_S = 60.0
@@ -40,6 +40,8 @@ GONE_TRIES = 8
 """About three minutes."""
 ANNOTATIONS = 50
 """How many one request may carry."""
+Rows = tuple[list[Experiment], list[CheckRunRow], dict[int, int]]
+"""What is to be rendered, what may be sent, and the installations of all repositories."""
 log = structlog.get_logger()
 
 
@@ -59,8 +61,6 @@ class Reporting:
     """Installations that GitHub has told to wait, and until when."""
     _unshown: dict[int, float] = field(default_factory=dict)
     """Experiments that could not be rendered, and when to try again."""
-    _passing: dict[int, float] = field(default_factory=dict)
-    """Check runs in such a state, and since when."""
     _through: dict[int, int] = field(default_factory=dict)
     """The installations of the check runs that are being sent."""
     _unsure: dict[int, float] = field(default_factory=dict)
@@ -80,12 +80,14 @@ class Reporting:
         """One pass; gives the seconds after which another is of use."""
         if self._doubtful is None:
             self._doubtful = await self.books.read(check_runs.last_id)
-        unreported = await self.books.read(lambda c: experiments.unreported(c, BATCH))
+        busy = set(self._sending)  # a row that is read while it is sent does not know of GitHub's answer yet
+        unreported, due, installations = await self.books.read(self._read)
         for experiment in unreported:
             await self._show(experiment)
+        if unreported:
+            busy = set(self._sending)
+            _, due, installations = await self.books.read(self._read)
         wait_s = PASS_S if len(unreported) < BATCH else 0.0
-        busy = set(self._sending)  # a row that is read while it is sent does not know of GitHub's answer yet
-        due, installations = await self.books.read(self._due)
         for row in due:
             if row.id in busy or row.id in self._sending or len(self._sending) >= MAX_WRITES:
                 continue
@@ -100,16 +102,17 @@ class Reporting:
             task.add_done_callback(partial(self._sent, row.id))
         return wait_s
 
-    def _due(self, connection: Connection) -> tuple[list[CheckRunRow], dict[int, int]]:
-        rows = check_runs.due(connection, self.now())
-        return rows, repositories.installations(connection) if rows else {}
+    def _read(self, connection: Connection) -> Rows:
+        fresh = experiments.unreported(connection, BATCH, passing=PASSING, before=self.now() - PASSING_S)
+        due = check_runs.due(connection, self.now())
+        return fresh, due, repositories.installations(connection) if due else {}
 
     def _not_before(self, row: CheckRunRow) -> float:
-        """When a check run may be written: GitHub gets the first word and the last at once, and nothing that passes."""
+        """When a check run may be written: GitHub gets the first word and the last at once."""
         unsure = self._unsure.get(row.id, 0.0)
         if row.completed or row.acknowledged_at is None:
             return unsure
-        return max(unsure, row.acknowledged_at + GAP_S, self._passing.get(row.id, 0.0) + PASSING_S)
+        return max(unsure, row.acknowledged_at + GAP_S)
 
     def _sent(self, row_id: int, task: asyncio.Task[None]) -> None:
         del self._sending[row_id], self._through[row_id]
@@ -135,8 +138,8 @@ class Reporting:
         history = await self.books.read(lambda c: experiments.transitions(c, experiment.id))
         wanted = await asyncio.to_thread(self.render, experiment, tuple(history))
 
-        def want(connection: Connection) -> CheckRunRow:
-            row = check_runs.want(
+        def want(connection: Connection) -> None:
+            check_runs.want(
                 connection,
                 wanted,
                 repository_id=experiment.repository_id,
@@ -144,13 +147,8 @@ class Reporting:
                 experiment_version=experiment.version,
             )
             experiments.reported(connection, experiment.id, experiment.version)
-            return row
 
-        row = await self.books.write(want)
-        if experiment.state in PASSING and not experiment.pending_reason:
-            self._passing[row.id] = experiment.state_at
-        else:
-            self._passing.pop(row.id, None)
+        await self.books.write(want)
 
     async def _send(self, row: CheckRunRow) -> None:
         try:

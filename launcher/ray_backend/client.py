@@ -113,10 +113,6 @@ class RayBackend:
         """The nodes and what they have in total."""
         return cast("Capacity", await self._ask("capacity"))
 
-    async def ensure_agents(self) -> None:
-        """See to it that every living node has its agent, without waiting for them."""
-        await self._ask("ensure_agents")
-
     async def reserve(self, name: str, bundles: tuple[Bundle, ...], strategy: Strategy) -> None:
         """Ask for a gang; it is placed whole or not at all, and outlives us if its name is the App's."""
         await self._ask("reserve", name, bundles, strategy)

@@ -39,7 +39,6 @@ class Driver:
         self._methods: dict[str, Callable[..., Awaitable[Any]]] = {
             "agent": agents.call,
             "gpu_ids": agents.gpu_ids,
-            "ensure_agents": agents.ensure,
             **{
                 function.__name__: self._in_thread(function)
                 for function in (

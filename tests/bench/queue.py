@@ -52,9 +52,6 @@ class Cluster:
     async def connect(self, timeout_s: float = 60) -> None:
         """It is there."""
 
-    async def ensure_agents(self) -> None:
-        """They are there."""
-
     async def capacity(self) -> Capacity:
         return Capacity(tuple(self.nodes), "c1")
 

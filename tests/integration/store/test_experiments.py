@@ -305,6 +305,22 @@ def test_what_changed_is_unreported_until_that_version_is_reported(engine: Engin
         assert unreported(connection) == []
 
 
+def test_a_state_that_passes_is_unreported_once_it_lasts_or_has_a_reason_or_is_the_first(engine: Engine) -> None:
+    def unreported(connection: Connection, before: float) -> list[int]:
+        found = experiments.unreported(connection, passing=(State.PENDING,), before=before)
+        return [one.id for one in found]
+
+    experiment_id = created(engine)
+    with begin(engine) as connection:
+        experiments.record(connection, experiment_id, Progress(), PENDING, at=5.0)
+        assert unreported(connection, 1.0) == [experiment_id], "nothing was ever said of it"
+        experiments.reported(connection, experiment_id, 1)
+        assert unreported(connection, 5.0) == []
+        assert unreported(connection, 5.1) == [experiment_id]
+        experiments.note(connection, experiment_id, pending_reason="two before it")
+        assert unreported(connection, 5.0) == [experiment_id]
+
+
 @pytest.mark.parametrize("find", [experiments.get, experiments.transitions])
 def test_what_does_not_exist_is_not_found(engine: Engine, find: Callable[[Connection, int], object]) -> None:
     with reading(engine) as connection:

@@ -662,7 +662,7 @@ def test_what_the_cluster_once_had_is_written_only_when_it_has_grown(
             change()
             await asyncio.sleep(10)
         second = house.worker()
-        await second.queue.look()
+        await second.queue.look(())
         assert len(written) == 2
 
     lived(house, story)

@@ -94,17 +94,19 @@ class Intake:
         """
         for lane in [lane for lane, task in self.busy.items() if task.done()]:
             self.busy.pop(lane).result()
-        more = await self._sort()
         now = self.now()
+        fresh, due = await self.books.read(lambda c: (deliveries.unsorted(c, now), deliveries.lanes(c, now)))
+        if fresh:
+            due = await self._sort(fresh, now)
         self._held = {lane: until for lane, until in self._held.items() if until > now}
-        for lane in await self.books.read(lambda c: deliveries.lanes(c, now)):
+        for lane in due:
             if lane not in self.busy and lane not in self._held:
                 self.busy[lane] = asyncio.create_task(self._lane(lane))
                 self.busy[lane].add_done_callback(lambda _: self.wake.set())
-        return more
+        return bool(fresh)
 
-    async def _sort(self) -> bool:
-        fresh = await self.books.read(lambda c: deliveries.unsorted(c, self.now()))
+    async def _sort(self, fresh: list[Delivery], now: float) -> list[int]:
+        """Put what is new into its lane; the lanes that have something to do then."""
         lanes: dict[int, int] = {}
         for delivery in fresh:
             try:
@@ -113,9 +115,13 @@ class Intake:
                 await self._put_off_as_defect(delivery, error)
             else:
                 lanes[delivery.seq] = lane
-        if lanes:
-            await self.books.write(lambda c: deliveries.sort(c, lanes))
-        return bool(fresh)
+
+        def sort(connection: Connection) -> list[int]:
+            if lanes:
+                deliveries.sort(connection, lanes)
+            return deliveries.lanes(connection, now)
+
+        return await self.books.write(sort)
 
     def _parse(self, delivery: Delivery) -> Event:
         return parse(delivery.event, delivery.body, app_id=self.app_id, app_slug=self.app_slug)

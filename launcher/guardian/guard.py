@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import time
-import traceback
 from collections.abc import Callable
 
 from . import outcome, record
@@ -67,6 +66,8 @@ class Guard:
                 self._turn()
             self._drain()
         except Exception as defect:  # whatever is wrong with us, the tree must not outlive us
+            import traceback  # late: it takes as long as all of ours
+
             why = f"the guardian failed: {defect!r}"
             self._breach = outcome.Breach("guardian lost", {"why": why, "traceback": traceback.format_exc()})
             self._finish()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from ci_bot.config.gangs import Written, background
 from ci_bot.config.mask import shown
@@ -102,7 +103,9 @@ def topology_of(word: str, section: Section, key: str, *, multinode: str | None 
     topology = multinode if normal(word) == "multinode" else types.get(normal(word))
     if topology is None:
         expected = "one of " + ", ".join(SHAPES)
-        section.wrong(key, expected, f"`{key}: {next(iter(SHAPES))}`", kind=Kind.TYPE, is_example=True)
+        near = get_close_matches(normal(word)[:60], types, n=1)
+        meant = types[near[0]] if near else next(iter(SHAPES))
+        section.wrong(key, expected, f"`{key}: {meant}`", kind=Kind.TYPE, is_example=not near)
     elif word != topology:
         node = section.get(key)
         message = f"the type {shown(word)} was read as `{topology}`. Write `{key}: {topology}`."

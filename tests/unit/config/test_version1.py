@@ -158,10 +158,14 @@ def test_what_is_required_is_said_to_be_missing_all_at_once() -> None:
 
 
 def test_an_error_says_what_was_found_what_was_expected_and_what_to_write() -> None:
-    found = problem(ONE_NODE.replace("single", "double"))
-    assert (found.line, found.column, found.found) == (2, 7, "`double`")
+    found = problem(ONE_NODE.replace("single", "other"))
+    assert (found.line, found.column, found.found) == (2, 7, "`other`")
     assert found.expected == "one of single, multi-grpc, multi-mpi, multi-torch"
     assert "Write, for example, `type: single`." in found.message
+
+
+def test_a_mistyped_type_is_answered_with_the_one_that_was_meant() -> None:
+    assert problem(ONE_NODE.replace("single", "multi-gprc")).message.endswith("Write `type: multi-grpc`.")
 
 
 @pytest.mark.parametrize(

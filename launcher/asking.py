@@ -14,8 +14,8 @@ from launcher.state import Cause
 
 T = TypeVar("T")
 
-NODE_LOST_S = 15.0
-"""How long a node, or the head, may be silent before its attempt ends."""
+NODE_LOST_S = 14.0
+"""How long a node, or the head, may be silent before its attempt ends: with the next look, that is within 15 s."""
 HEAD_S = 3.0
 """What a living head takes to answer, at most."""
 POLL_S = 0.25
@@ -127,10 +127,10 @@ class Asking:
             Ended: nobody answers within that time.
         """
 
-        why = f"it has not answered for {silent_s + within_s:.0f} s"
+        why, head_was_silent = f"it has not answered for {silent_s + within_s:.0f} s", False
 
         async def ask() -> NodeStatus:
-            nonlocal why
+            nonlocal why, head_was_silent
             try:
                 agent = await self.agent_of(node)
                 if agent is None:
@@ -139,14 +139,15 @@ class Asking:
                     raise NodeUnavailable(f"{node.host} is not in the cluster")
                 return (await agent.status([node.key]))[node.key]
             except BackendError as error:
-                why = error.why
+                why, head_was_silent = error.why, head_was_silent or isinstance(error, HeadLost)
                 raise
 
         try:
             async with asyncio.timeout(within_s):  # a node that is cut off does not even refuse
                 return await self._ask(node, ask)
         except TimeoutError as error:
-            if not await self._head_answers():  # through which the question goes
+            # Through it the question goes: of a node nothing is known from the time when it did not answer either.
+            if head_was_silent or not await self._head_answers():
                 raise Ended(Cause.HEAD_LOST, why=why) from error
             raise Ended(Cause.NODE_LOST, node=node.host, why=why) from error
 

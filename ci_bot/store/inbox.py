@@ -2,21 +2,27 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
 from queue import Empty, SimpleQueue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine
 
 from ci_bot.store.engine import begin
-from ci_bot.store.tables import delivery, insert
+from ci_bot.store.tables import Text, delivery, insert
 
 GROUP_SIZE = 256
 GROUP_BYTES = 32 * 2**20
 """What one COMMIT takes at most; bodies may have 25 MB each."""
 BACKLOG_BYTES = 256 * 2**20
 """What may wait for a slow disk before new deliveries are refused, so that memory stays bounded."""
+
+_INSERT = (
+    "INSERT INTO delivery (guid, event, body, received_at, source) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+_TEXT = Text()
 
 
 class NotStored(Exception):
@@ -47,7 +53,9 @@ class Inbox:
     def __init__(self, engine: Engine, committed: Callable[[], None] = lambda: None) -> None:
         self._engine = engine
         self._committed = committed
+        self._insert = _INSERT if engine.dialect.name == "sqlite" else _INSERT.replace("?", "%s")
         self._queue: SimpleQueue[_Put | None] = SimpleQueue()
+        self._gathered: dict[asyncio.AbstractEventLoop, list[_Put]] = {}
         self._lock = threading.Lock()
         self._backlog_bytes = 0
         self._closed = False
@@ -72,6 +80,7 @@ class Inbox:
             NotStored: the disk is full, the database is gone, too much is waiting, or the inbox is closed.
         """
         loop = asyncio.get_running_loop()
+        guid, event = self._storable(guid), self._storable(event)
         put = _Put(guid, event, body, at, source, loop, loop.create_future())
         self._enqueue(put)
         return await put.stored
@@ -83,14 +92,31 @@ class Inbox:
             if self._backlog_bytes + len(put.body) > BACKLOG_BYTES:
                 raise NotStored(f"{self._backlog_bytes} bytes wait to be stored already")
             self._backlog_bytes += len(put.body)
-            self._queue.put(put)
+            if put.loop in self._gathered:
+                self._gathered[put.loop].append(put)
+            else:
+                # All that a loop puts in one turn goes over together: woken by the first, the writer would commit it
+                # alone, and half of all groups would be of one.
+                put.loop.call_soon(self._hand_over, put.loop)
+                self._gathered[put.loop] = [put]
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            for put in self._gathered.pop(loop, ()):  # nothing, if close() was quicker
+                self._queue.put(put)
 
     def close(self) -> None:
         """Store what was put, then end the writer; blocks until then."""
         with self._lock:
             self._closed = True
+            for put in chain.from_iterable(self._gathered.values()):
+                self._queue.put(put)
+            self._gathered.clear()
             self._queue.put(None)
         self._writer.join()
+
+    def _storable(self, word: str) -> str:
+        return str(_TEXT.process_bind_param(word, self._engine.dialect))
 
     def _write(self) -> None:
         last = False
@@ -136,20 +162,36 @@ class Inbox:
                 loop.call_soon_threadsafe(_answer, of_loop, failure)
 
     def _commit(self, group: list[_Put]) -> set[str]:
+        with self._transaction() as cursor:
+            cursor.executemany(self._insert, [(put.guid, put.event, put.body, put.at, put.source) for put in group])
+            all_new = cursor.rowcount == len(group)
+            (cursor.connection.commit if all_new else cursor.connection.rollback)()
+        return {put.guid for put in group} if all_new else self._commit_some(group)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """A driver's own cursor in a write transaction, which is rolled back unless it was committed.
+
+        SQLAlchemy's part in a group, 0.2 ms of a processor, would be as much as the INSERTs of ten deliveries.
+        """
+        connection = self._engine.raw_connection()
+        try:
+            cursor = connection.cursor()
+            if self._engine.dialect.name == "sqlite":
+                cursor.execute("BEGIN IMMEDIATE")  # psycopg begins by itself, what `open_engine` forbids sqlite3
+            yield cursor
+        finally:
+            connection.close()  # gives it back to the pool, which rolls back
+
+    def _commit_some(self, group: list[_Put]) -> set[str]:
+        """Some are known, and only RETURNING tells which: with every group, it would double the INSERT's cost."""
         rows = [
             {"guid": put.guid, "event": put.event, "body": put.body, "received_at": put.at, "source": put.source}
             for put in group
         ]
         with begin(self._engine) as connection:
-            statement = insert(connection, delivery).on_conflict_do_nothing()
-            # Counted before the cursor is closed: SQLAlchemy promises the count of an INSERT only on demand.
-            done = connection.execute(statement, rows, execution_options={"preserve_rowcount": True})
-            if done.rowcount == len(rows):
-                return {put.guid for put in group}
-            connection.rollback()
-        # Some are known, and only RETURNING tells which: asked for with every group, it would double the INSERT's cost.
-        with begin(self._engine) as connection:
-            return set(connection.scalars(statement.returning(delivery.c.guid), rows))
+            statement = insert(connection, delivery).on_conflict_do_nothing().returning(delivery.c.guid)
+            return set(connection.scalars(statement, rows))
 
 
 def _answer(answers: list[tuple[asyncio.Future[bool], bool]], failure: str) -> None:

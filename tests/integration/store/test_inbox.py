@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Engine, event, text
 
 from ci_bot.store import begin, deliveries, inbox, migrate, open_engine, reading
 from ci_bot.store.inbox import Inbox, NotStored
@@ -72,15 +72,40 @@ def test_each_of_a_group_hears_whether_it_is_itself_new(engine: Engine, box: Inb
 
 
 def test_new_deliveries_take_one_transaction(engine: Engine, box: Inbox) -> None:
-    rollbacks: list[Connection] = []
-    event.listen(engine, "rollback", rollbacks.append)
+    used: list[object] = []
+    event.listen(engine, "checkout", lambda *of_pool: used.append(of_pool))
     assert asyncio.run(box.put("alone", "push", b"{}", at=0.0)) is True
+    assert len(used) == 1
+
+
+def test_what_a_loop_puts_in_one_turn_is_committed_together(engine: Engine, box: Inbox) -> None:
+    used: list[object] = []
+    event.listen(engine, "checkout", lambda *of_pool: used.append(of_pool))
 
     async def put_together() -> list[bool]:
         return await asyncio.gather(*(box.put(f"guid-{n}", "push", b"{}", at=0.0) for n in range(20)))
 
     assert asyncio.run(put_together()) == [True] * 20
-    assert rollbacks == []
+    assert len(used) == 1
+
+
+def test_what_is_put_as_the_inbox_closes_is_stored(engine: Engine) -> None:
+    box = Inbox(engine)
+
+    async def put_and_close() -> bool:
+        put = asyncio.create_task(box.put("guid-1", "push", b"{}", at=0.0))
+        await asyncio.sleep(0)  # it has put, and the loop has not handed it over
+        box.close()
+        return await put
+
+    assert asyncio.run(put_and_close()) is True
+    assert len(stored(engine)) == 1
+
+
+def test_words_that_no_database_takes_are_known_again(engine: Engine, box: Inbox) -> None:
+    assert asyncio.run(box.put("a\0b", "push\ud800", b"{}", at=0.0)) is True
+    assert asyncio.run(box.put("a\0b", "push\ud800", b"{}", at=0.0)) is False
+    assert [each.event for each in stored(engine)] == ["push" + 3 * "\ufffd"]
 
 
 def test_who_is_called_after_a_commit_finds_what_is_new_and_is_called_once_for_a_group(engine: Engine) -> None:

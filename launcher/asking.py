@@ -116,6 +116,8 @@ class Asking:
     ) -> NodeStatus:
         """The node's word on the attempt, asked of its successor too.
 
+        The question goes through the head. If that was silent meanwhile, the time begins anew when it answers, once.
+
         Args:
             node: the node.
             cluster_id: the cluster that it was in: a node that has left that one, with no successor in it, is not
@@ -127,12 +129,16 @@ class Asking:
             Ended: nobody answers within that time.
         """
 
-        why, head_was_silent = f"it has not answered for {silent_s + within_s:.0f} s", False
+        why, head_was_silent, anew = f"it has not answered for {silent_s + within_s:.0f} s", False, False
+        limit = asyncio.timeout(within_s)  # a node that is cut off does not even refuse
 
         async def ask() -> NodeStatus:
-            nonlocal why, head_was_silent
+            nonlocal why, head_was_silent, anew
             try:
                 agent = await self.agent_of(node)
+                if head_was_silent and not anew:
+                    anew = True
+                    limit.reschedule(asyncio.get_running_loop().time() + silent_s + within_s)
                 if agent is None:
                     if (await self.backend.capacity()).cluster_id == cluster_id:
                         raise _left(node)
@@ -143,11 +149,10 @@ class Asking:
                 raise
 
         try:
-            async with asyncio.timeout(within_s):  # a node that is cut off does not even refuse
+            async with limit:
                 return await self._ask(node, ask)
         except TimeoutError as error:
-            # Through it the question goes: of a node nothing is known from the time when it did not answer either.
-            if head_was_silent or not await self._head_answers():
+            if not await self._head_answers():
                 raise Ended(Cause.HEAD_LOST, why=why) from error
             raise Ended(Cause.NODE_LOST, node=node.host, why=why) from error
 
@@ -221,15 +226,16 @@ async def _unless(step: Awaitable[T], end: Awaitable[NoReturn]) -> T:
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """The answer to a call that is repeated for NODE_LOST_S after it first failed."""
+    """The answer to a call that is repeated for NODE_LOST_S after it first failed, by the head or by who is asked."""
     loop = asyncio.get_running_loop()
-    silent_since: float | None = None
+    silent_since: dict[bool, float] = {}
     while True:
         try:
             return await call()
-        except BackendError:
-            silent_since = loop.time() if silent_since is None else silent_since
-            if loop.time() - silent_since > NODE_LOST_S:
+        except BackendError as error:
+            of_head = isinstance(error, HeadLost)
+            silent_since.pop(not of_head, None)
+            if loop.time() - silent_since.setdefault(of_head, loop.time()) > NODE_LOST_S:
                 raise
         await asyncio.sleep(POLL_S)
 

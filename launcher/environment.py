@@ -152,10 +152,22 @@ def _packages_of(pristine: Path) -> Path:
 def _copy_without_packages(pristine: Path, env_dir: Path, packages: str) -> None:
     """A copy in which what is installed, pip itself too, takes the place of ours."""
     ours = _packages_of(pristine)
-    # A score of files that uv made: no process of its own is needed for them, which would take longer than they do.
-    shutil.copytree(pristine, env_dir, symlinks=True, ignore=lambda at, names: names if Path(at) == ours else ())
+    _copy_files(pristine, env_dir, besides=ours)
     path_file = env_dir / ours.relative_to(pristine) / "descent.pth"
     path_file.write_text(f"import site; site.addsitedir({packages!r})\n")
+
+
+def _copy_files(source: Path, destination: Path, *, besides: Path) -> None:
+    """Copy the score of files that uv made, without what is below one directory: a process would take longer."""
+    destination.mkdir()
+    for entry in source.iterdir() if source != besides else ():
+        copy = destination / entry.name
+        if entry.is_symlink():
+            copy.symlink_to(entry.readlink())
+        elif entry.is_dir():
+            _copy_files(entry, copy, besides=besides)
+        else:
+            shutil.copy2(entry, copy)
 
 
 def _birthplace(pristine: Path) -> Path:

@@ -103,7 +103,7 @@ def topology_of(word: str, section: Section, key: str, *, multinode: str | None 
     topology = multinode if normal(word) == "multinode" else types.get(normal(word))
     if topology is None:
         expected = "one of " + ", ".join(SHAPES)
-        near = get_close_matches(normal(word)[:60], types, n=1)
+        near = get_close_matches(normal(word)[:60], types, n=1, cutoff=0.83) if normal(word) != "multinode" else []
         meant = types[near[0]] if near else next(iter(SHAPES))
         section.wrong(key, expected, f"`{key}: {meant}`", kind=Kind.TYPE, is_example=not near)
     elif word != topology:

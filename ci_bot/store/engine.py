@@ -45,7 +45,13 @@ def open_engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         # pre_ping: a server that was restarted costs a round trip, not a refused delivery.
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, max_overflow=32)
+        # And one that has vanished without a word is noticed within half a minute, not when TCP gives up.
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            max_overflow=32,
+            connect_args={"tcp_user_timeout": 30_000, "keepalives_idle": 10, "keepalives_interval": 5},
+        )
     if parsed.drivername not in ("sqlite", "sqlite+pysqlite") or parsed.database in (None, "", ":memory:"):
         shown = parsed.render_as_string(hide_password=True)
         raise ValueError(f"DATABASE_URL must be sqlite:////path/to/file or postgresql://…, got {shown}")

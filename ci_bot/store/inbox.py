@@ -19,9 +19,7 @@ GROUP_BYTES = 32 * 2**20
 BACKLOG_BYTES = 256 * 2**20
 """What may wait for a slow disk before new deliveries are refused, so that memory stays bounded."""
 
-_INSERT = (
-    "INSERT INTO delivery (guid, event, body, received_at, source) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-)
+_INSERT = "INSERT INTO delivery (guid, event, body, received_at, source) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _TEXT = Text()
 
 
@@ -165,7 +163,8 @@ class Inbox:
         with self._transaction() as cursor:
             cursor.executemany(self._insert, [(put.guid, put.event, put.body, put.at, put.source) for put in group])
             all_new = cursor.rowcount == len(group)
-            (cursor.connection.commit if all_new else cursor.connection.rollback)()
+            if all_new:
+                cursor.connection.commit()
         return {put.guid for put in group} if all_new else self._commit_some(group)
 
     @contextmanager

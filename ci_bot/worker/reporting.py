@@ -24,7 +24,9 @@ from launcher.state import State
 GAP_S = 1.0
 """Between two writes of one check run that is not completed; the newest state wins."""
 PASSING_S = 10.0
-"""How long a state that usually passes at once has to last before it is rendered; the timeline has each of them."""
+"""How long a state that usually passes at once has to last before it is rendered; the timeline has each of them.
+
+Meanwhile GitHub may be told of the state before."""
 PASSING = frozenset({State.PENDING, State.PROVISIONED, State.NETWORK_SETUP, State.NETWORK_TEARDOWN})
 PASS_S = 1.0
 MAX_WAIT_S = 60.0
@@ -41,7 +43,7 @@ GONE_TRIES = 8
 ANNOTATIONS = 50
 """How many one request may carry."""
 Rows = tuple[list[Experiment], list[CheckRunRow], dict[int, int]]
-"""What is to be rendered, what may be sent, and the installations of all repositories."""
+"""What is to be rendered or, where nothing is, what may be sent, and the installations of all repositories."""
 log = structlog.get_logger()
 
 
@@ -86,7 +88,7 @@ class Reporting:
             await self._show(experiment)
         if unreported:
             busy = set(self._sending)
-            _, due, installations = await self.books.read(self._read)
+            due, installations = await self.books.read(self._due)
         wait_s = PASS_S if len(unreported) < BATCH else 0.0
         for row in due:
             if row.id in busy or row.id in self._sending or len(self._sending) >= MAX_WRITES:
@@ -104,8 +106,11 @@ class Reporting:
 
     def _read(self, connection: Connection) -> Rows:
         fresh = experiments.unreported(connection, BATCH, passing=PASSING, before=self.now() - PASSING_S)
-        due = check_runs.due(connection, self.now())
-        return fresh, due, repositories.installations(connection) if due else {}
+        return (fresh, [], {}) if fresh else (fresh, *self._due(connection))
+
+    def _due(self, connection: Connection) -> tuple[list[CheckRunRow], dict[int, int]]:
+        rows = check_runs.due(connection, self.now())
+        return rows, repositories.installations(connection) if rows else {}
 
     def _not_before(self, row: CheckRunRow) -> float:
         """When a check run may be written: GitHub gets the first word and the last at once."""

@@ -66,10 +66,9 @@ class Guard:
                 self._turn()
             self._drain()
         except Exception as defect:  # whatever is wrong with us, the tree must not outlive us
-            import traceback  # late: it takes as long as all of ours
-
-            why = f"the guardian failed: {defect!r}"
-            self._breach = outcome.Breach("guardian lost", {"why": why, "traceback": traceback.format_exc()})
+            self._breach = outcome.Breach(
+                "guardian lost", {"why": f"the guardian failed: {defect!r}", **_traced(defect)}
+            )
             self._finish()
         self._close()
 
@@ -324,3 +323,13 @@ class Guard:
             fork_refusals=self._cgroup.fork_refusals() if self._cgroup.limits_pids else 0,
             pids_limit=self._limits["pids"] or 0,
         )
+
+
+def _traced(defect: Exception) -> dict[str, str]:
+    """Where it came from, if that can be told: descriptors, files or memory may be what is missing."""
+    try:
+        import traceback  # late: it takes as long as all of ours
+
+        return {"traceback": "".join(traceback.format_exception(defect))}
+    except Exception:
+        return {}

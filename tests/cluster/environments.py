@@ -15,6 +15,8 @@ from pathlib import Path
 
 import uv
 
+from tests.cluster import hosts
+
 ROOT = Path("/opt/descent-tests")
 PYTHON = "/usr/bin/python3"
 """Below /usr, which every sandbox sees too."""
@@ -53,8 +55,8 @@ def for_nodes() -> dict[str, str]:
 
 
 def unable() -> str:
-    """Why none can be made here; empty when they can."""
-    return "" if os.geteuid() == 0 else f"environments below {ROOT} need root, as hosts of namespaces do"
+    """Why none is of use here, since there can be no hosts; empty when there can."""
+    return hosts.missing()
 
 
 def make() -> None:

@@ -136,7 +136,9 @@ class Host:
 
     def listening(self) -> set[int]:
         """The TCP ports that somebody listens on here."""
-        lines = [line.split() for name in ("tcp", "tcp6") for line in _read(self.init, f"net/{name}").splitlines()[1:]]
+        texts = [_read(self.init, f"net/{name}") for name in ("tcp", "tcp6")]
+        assert all(text.lstrip().startswith("sl ") for text in texts), f"{self.name} does not say who listens"
+        lines = [line.split() for text in texts for line in text.splitlines()[1:]]
         return {int(line[1].rpartition(":")[2], 16) for line in lines if line[3] == _LISTENS}
 
     def outer(self, inner: int) -> int | None:

@@ -1,10 +1,11 @@
 """The variables of a command, and scripts that move with their environment."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from launcher.environment import CARRIED, _body, _move_scripts, _shebang, carry_configuration, variables
+from launcher.environment import CARRIED, _body, _copy_files, _move_scripts, _shebang, carry_configuration, variables
 from launcher.node_types import PrepareOrder
 from launcher.places import Directories, plan
 
@@ -107,3 +108,31 @@ def test_the_nodes_settings_of_pip_come_along(tmp_path: Path) -> None:
         path.relative_to(tmp_path / "home").as_posix() for path in (tmp_path / "home").rglob("*") if path.is_file()
     ]
     assert files == [".config/pip/pip.conf"]
+
+
+def test_the_copy_of_an_environment_keeps_links_and_modes_and_leaves_the_packages_out(tmp_path: Path) -> None:
+    source, packages = tmp_path / "source", tmp_path / "source/lib/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "pip.py").touch()
+    (source / "lib64").symlink_to("lib")
+    (source / "pip").write_text("#!")
+    (source / "pip").chmod(0o755)
+    _copy_files(source, tmp_path / "copy", besides=packages)
+    found = sorted(str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*"))
+    assert found == ["lib", "lib/site-packages", "lib64", "pip"]
+    assert (tmp_path / "copy/lib64").readlink() == Path("lib")
+    assert (tmp_path / "copy/pip").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_full_disk_is_told_as_one_by_the_copy_of_an_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/pip").touch()
+    monkeypatch.setattr("shutil.copy2", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        _copy_files(tmp_path / "source", tmp_path / "copy", besides=tmp_path)
+    assert caught.value.errno == errno.ENOSPC

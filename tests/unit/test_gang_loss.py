@@ -151,3 +151,15 @@ def test_after_a_silence_of_the_head_a_node_has_its_time_anew(tmp_path: Path) ->
 
     run(gang, (5, head(down=True)), (5, away), (25, head(down=False)))
     assert gang.journal.progress.state is State.STOPPED
+
+
+@pytest.mark.parametrize("fails_at", [6, 8, 12, 17])
+def test_a_moment_of_the_heads_silence_does_not_hide_who_was_lost(fails_at: float, tmp_path: Path) -> None:
+    gang = Gang(tmp_path, torch(3), {0: Command(runs_s=60)})
+
+    def head(down: bool) -> Callable[[Gang, Drive], None]:
+        return lambda gang, drive: setattr(gang.backend, "head_down", down)
+
+    away = (5, lambda gang, drive: gang.backend.silent.add("n1"))
+    run(gang, away, (10, head(down=True)), (12, head(down=False)), (fails_at, fails(0)))
+    assert (gang.journal.ends[0][0], gang.detail()["node"]) == (Cause.NODE_LOST, "host-1")

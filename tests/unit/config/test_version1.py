@@ -164,8 +164,17 @@ def test_an_error_says_what_was_found_what_was_expected_and_what_to_write() -> N
     assert "Write, for example, `type: single`." in found.message
 
 
-def test_a_mistyped_type_is_answered_with_the_one_that_was_meant() -> None:
-    assert problem(ONE_NODE.replace("single", "multi-gprc")).message.endswith("Write `type: multi-grpc`.")
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("multi-gprc", "Write `type: multi-grpc`."),
+        ("singel", "Write `type: single`."),
+        ("multi-gpu", "Write, for example, `type: single`."),
+        ("multi-node", "Write, for example, `type: single`."),
+    ],
+)
+def test_a_mistyped_type_is_answered_with_the_one_that_was_meant_and_no_other(written: str, said: str) -> None:
+    assert problem(ONE_NODE.replace("single", written)).message.endswith(said)
 
 
 @pytest.mark.parametrize(

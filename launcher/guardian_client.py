@@ -7,8 +7,6 @@ import marshal
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from launcher import sandbox
+from launcher.fork_server import ForkServer
 from launcher.guardian import cgroup, control, durable, record, tree
 from launcher.guardian_order import ATTEMPT, Enclosure, cgroup_name, marks, public, to_wire
 from launcher.guardian_order import Limits as Limits
@@ -29,7 +28,6 @@ _SETTLE_S = 1.0
 _PURGE_S = 5.0
 _PURGE_PAUSE_S = 0.02
 _PURGE_LOOKS = 2
-_CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
 class GuardianError(Exception):
@@ -48,12 +46,13 @@ class Found:
     log_size: int
 
 
-def spawn(directory: Path, order: Order) -> None:
+def spawn(directory: Path, order: Order, server: ForkServer) -> None:
     """Start a guardian for an attempt; returns when the command runs, or has ended already.
 
     Args:
         directory: the attempt's own, on this host; at most one guardian ever starts in it.
         order: what to run. Its environment reaches the guardian by a descriptor and is on no disk and no command line.
+        server: forks it.
 
     Raises:
         GuardianError: there was one before, bubblewrap is missing, or it could not begin.
@@ -61,12 +60,12 @@ def spawn(directory: Path, order: Order) -> None:
     wire = to_wire(directory, order, _enclose(directory, order))
     durable.write(str(directory / "order.json"), json.dumps(public(order)).encode())
     fd = os.memfd_create("order", os.MFD_CLOEXEC)
-    with open(fd, "w+b") as message:
+    with open(fd, "wb") as message:
         message.write(marshal.dumps(cast("Any", wire)))
-        message.seek(0)
-        answer = _run_guardian(message.fileno())
+        message.flush()
+        answer = _fork(server, message.fileno())
     if answer != "ok":
-        raise GuardianError(answer or "the guardian ended without a word")
+        raise GuardianError(answer)
 
 
 def _enclose(directory: Path, order: Order) -> Enclosure | None:
@@ -82,23 +81,16 @@ def _enclose(directory: Path, order: Order) -> Enclosure | None:
     return Enclosure(bwrap=bwrap, init=sandbox.init_argv(host), root=host.root)
 
 
-def _run_guardian(order_fd: int) -> str:
-    door = Path(control.__file__).with_name("__main__.py")
-    with subprocess.Popen(
-        [os.path.realpath(sys.executable), "-I", "-S", str(door)],
-        stdin=order_fd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd="/",
-        env=_CLEAN_ENV,
-        start_new_session=True,
-    ) as process:
+def _fork(server: ForkServer, order_fd: int) -> str:
+    """A guardian's word; once more from a server of its own where there was none: this one may have been killed."""
+    for _ in range(2):
+        os.lseek(order_fd, 0, os.SEEK_SET)
         try:
-            answer, _ = process.communicate(timeout=_SPAWN_S)
-        except subprocess.TimeoutExpired as late:
-            process.kill()  # it is waited for on the way out, and whoever called us holds the attempt's lock
+            if answer := server.fork(order_fd, _SPAWN_S):
+                return answer
+        except TimeoutError as late:
             raise GuardianError(f"the guardian did not begin within {_SPAWN_S:g} s") from late
-    return answer.decode(errors="replace").strip()
+    raise GuardianError("the guardian ended without a word")
 
 
 def _guarded(directory: Path) -> bool:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from launcher import guardian_client, recorded
+from launcher.fork_server import ForkServer
 from launcher.guardian_client import GuardianError, Hold, Order
 from launcher.node_types import Clean, NodeStatus
 
@@ -25,6 +26,7 @@ class Guardians:
             changed: called, from any thread, when a guardian has ended.
         """
         self._attempts, self._cluster_id, self._changed = attempts, cluster_id, changed
+        self._server = ForkServer()
         self._lock = threading.Lock()
         self._holds: dict[str, Hold] = {}
 
@@ -36,7 +38,7 @@ class Guardians:
         """
         attempt = self._attempts / key
         try:
-            guardian_client.spawn(attempt, order)
+            guardian_client.spawn(attempt, order, self._server)
         except GuardianError:
             if guardian_client.find(attempt) is None and not recorded.begun(attempt):
                 raise
@@ -101,6 +103,7 @@ class Guardians:
 
     def close(self) -> None:
         """Let go of all leases: each guardian ends its tree after its own, unless a successor takes it up."""
+        self._server.close()
         with self._lock:
             holds, self._holds = self._holds, {}
         for hold in holds.values():

@@ -1,6 +1,7 @@
-"""The guardian's door: `python -I -S <this file>`, the order on descriptor 0, the answer on 1."""
+"""The door of the fork server: `python -I -S <this file>`, the agent's socket on descriptor 0."""
 
 import os
+import socket
 import sys
 
 if not __package__:
@@ -8,6 +9,6 @@ if not __package__:
     sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     __package__ = "guardian"
 
-from .begin import main
+from .serve import serve
 
-main()
+serve(socket.socket(fileno=0))

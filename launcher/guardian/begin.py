@@ -1,25 +1,21 @@
-"""From the order on descriptor 0 to a command that runs and a guardian that stands alone.
-
-Imports little: whoever spawned us waits, and `json`, `signal` and `socket` take longer to import than bwrap to start.
-"""
+"""From the order on descriptor 0 to a command that runs and a guardian that stands alone; the answer goes to 1."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import marshal
 import os
 import select
 import time
 
-from . import durable, start, tree
+from . import durable, record, start, tree
 from .cgroup import Cgroup
+from .guard import Guard
+from .wire import Wire
 
 _LOCK_TRIES = 100
 _LOCK_PAUSE_S = 0.005
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .wire import Wire
 
 
 class Begun:
@@ -46,28 +42,13 @@ def _read_order() -> Wire:
 
 def _answer(directory: str, text: str) -> None:
     """Tell who spawned us, and let go of it."""
-    try:  # noqa: SIM105 - contextlib takes milliseconds to import
+    with contextlib.suppress(BrokenPipeError):  # it died; its successor finds us on disk
         os.write(1, text.encode(errors="replace") + b"\n")
-    except BrokenPipeError:
-        pass  # it died; its successor finds us on disk
     # Only a defect of ours is ever written there.
     fd = os.open(os.path.join(directory, "guardian.err"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)
-
-
-def _restore_priority() -> None:
-    """Undo what Ray does to its workers, as far as this user may: niceness 15, first to be killed for memory."""
-    try:  # noqa: SIM105 - contextlib takes milliseconds to import
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
-    except OSError:
-        pass  # only root may go up again
-    try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("0")
-    except OSError:
-        pass  # likewise
 
 
 def _lock(directory: str) -> bool:
@@ -91,17 +72,17 @@ def _write_started(order: Wire, begun: Begun) -> None:
     started = begun.started
     pids = [os.getpid(), started.pid, started.first] if started else [os.getpid()]
     processes = [[found.pid, found.start] for pid in pids if pid and (found := tree.process(pid))]
-    fields = {
-        "event": '"started"',
-        "at": repr(begun.at),
-        "key": durable.quoted(order["key"]),
-        "isolation": '"bubblewrap"' if order["bwrap"] else '"none"',
-        "memory": '"enforced"' if begun.cgroup.limits_memory else '"watched"',
-        "processes": str(processes),
-        "cgroups": f"[{','.join(durable.quoted(path) for path in begun.cgroup.directories)}]",
-    }
-    line = ",".join(f'"{name}":{value}' for name, value in fields.items())
-    durable.append(os.path.join(order["directory"], durable.JOURNAL), f"{{{line}}}\n".encode(errors="replace"))
+    record.write_started(
+        order["directory"],
+        {
+            "at": begun.at,
+            "key": order["key"],
+            "isolation": "bubblewrap" if order["bwrap"] else "none",
+            "memory": "enforced" if begun.cgroup.limits_memory else "watched",
+            "processes": processes,
+            "cgroups": begun.cgroup.directories,
+        },
+    )
 
 
 def _begin(order: Wire) -> Begun:
@@ -127,7 +108,7 @@ def _begin(order: Wire) -> Begun:
     return begun
 
 
-def main() -> None:
+def begin() -> None:
     """Leave the agent's tree, begin, answer, and guard to the end."""
     order = _read_order()
     if os.fork():
@@ -141,10 +122,6 @@ def main() -> None:
     if os.path.exists(journal) or not _lock(order["directory"]) or os.path.exists(journal):
         _answer(order["directory"], f"{order['key']} was started before in {order['directory']}")
         return
-    _restore_priority()
     begun = _begin(order)
     _answer(order["directory"], "ok")
-    from .guard import Guard  # only now is there time
-
     Guard(order, begun).run()
-    os._exit(0)  # at once: nothing of ours is left to tidy up, and someone waits for our end

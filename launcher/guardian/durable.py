@@ -1,4 +1,4 @@
-"""Writing so that it is there after any crash; and the names of an attempt's files. Imports nothing that takes time."""
+"""Writing so that it is there after any crash; and the names of an attempt's files."""
 
 from __future__ import annotations
 
@@ -72,8 +72,3 @@ def write_exit(directory: str, data: bytes) -> None:
         os.close(fd)
     os.rename(part, os.path.join(directory, EXIT))
     sync_directory(directory)
-
-
-def quoted(text: str) -> str:
-    """A JSON string, without the milliseconds that `json` takes to import. Pure."""
-    return '"' + "".join(c if c >= " " and c not in '"\\' else f"\\u{ord(c):04x}" for c in text) + '"'

@@ -7,20 +7,19 @@ import os
 import select
 import signal
 import time
+import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from . import outcome, record
 from .control import Control
 from .family import Enclosed, Plain
 from .segments import Segments
 from .watch import DiskWatch, TreeWatch
+from .wire import Wire
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from .begin import Begun
-    from .wire import Wire
 
 _READ_BYTES = 1 << 20
 _REPORT_BYTES = 4096
@@ -328,8 +327,6 @@ class Guard:
 def _traced(defect: Exception) -> dict[str, str]:
     """Where it came from, if that can be told: descriptors, files or memory may be what is missing."""
     try:
-        import traceback  # late: it takes as long as all of ours
-
         return {"traceback": "".join(traceback.format_exception(defect))}
     except Exception:
         return {}

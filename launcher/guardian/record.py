@@ -5,20 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from typing import Any
 
 from . import durable
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+
+def write_started(directory: str, facts: dict[str, Any]) -> None:
+    """Write the journal's first line."""
+    _append(directory, {"event": "started", **facts})
 
 
 def write_ended(directory: str, ended: dict[str, Any]) -> None:
     """Write the exit record, then the journal's last line, which is for people."""
     durable.write_exit(directory, json.dumps(ended).encode())
-    line = json.dumps({"event": "ended", **ended}, separators=(",", ":")).encode() + b"\n"
     with contextlib.suppress(OSError):  # the exit record is the truth
-        durable.append(os.path.join(directory, durable.JOURNAL), line)
+        _append(directory, {"event": "ended", **ended})
+
+
+def _append(directory: str, fact: dict[str, Any]) -> None:
+    line = json.dumps(fact, separators=(",", ":")).encode() + b"\n"
+    durable.append(os.path.join(directory, durable.JOURNAL), line)
 
 
 def read_journal(directory: str) -> list[dict[str, Any]]:

@@ -1,24 +1,22 @@
-"""How a command is started, enclosed or plain; it waits at the gate until the guardian has written that it began.
-
-Imports little: until the command's processes start, every import delays it.
-"""
+"""How a command is started, enclosed or plain; it waits at the gate until the guardian has written that it began."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import fcntl
 import os
+import signal
 
 from .init import CATCHABLE, limit_resources, message, shell
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from .wire import InitOrder, Wire
+from .wire import InitOrder, Wire
 
 _PIPE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SAFE_FD = 64
 _CONTROL, _REPORT, _LOG, _JSON = 3, 4, 5, 6
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Started:
@@ -57,18 +55,14 @@ def _pipe() -> tuple[int, int]:
 
 def _log_pipe() -> tuple[int, int]:
     read, write = _pipe()
-    try:  # noqa: SIM105 - contextlib takes milliseconds to import
+    with contextlib.suppress(OSError):  # over this user's share of pipe memory the kernel's own size has to do
         fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except OSError:
-        pass  # over this user's share of pipe memory: the kernel's own size does, with more wake-ups
     os.set_blocking(read, False)
     return read, write
 
 
 def _prctl(option: int, value: int) -> None:
-    import ctypes  # late: bwrap starts meanwhile
-
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+    if _LIBC.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
@@ -154,8 +148,6 @@ def _plain_child(order: Wire, guardian: int, fds: tuple[int, int, int]) -> None:
 
 
 def _default_signals() -> None:
-    import signal  # late: only plain processes need it
-
     for number in CATCHABLE:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,44 +1,45 @@
-"""The shape of the order as a guardian gets it; for type checkers alone, since `typing` costs milliseconds. Pure."""
+"""The shape of the order as a guardian, and the PID 1 of its sandbox, get it. Pure."""
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import TypedDict
+from typing import TypedDict
 
-    class WireLimits(TypedDict):
-        """What the command may use."""
 
-        memory_bytes: int | None
-        disk_bytes: int | None
-        disk_floor_bytes: int
-        pids: int | None
-        log_max_bytes: int
+class WireLimits(TypedDict):
+    """What the command may use."""
 
-    class Wire(TypedDict):
-        """The whole order; `bwrap` is the command line that encloses the command, None for plain processes."""
+    memory_bytes: int | None
+    disk_bytes: int | None
+    disk_floor_bytes: int
+    pids: int | None
+    log_max_bytes: int
 
-        key: str
-        directory: str
-        command: str
-        env: dict[str, str]
-        cwd: str
-        bwrap: list[str] | None
-        init: list[str]
-        uid: int | None
-        gid: int | None
-        cgroup: str
-        limits: WireLimits
-        watched: list[str]
-        lease_s: float
-        grace_s: float
 
-    class InitOrder(TypedDict):
-        """What the sandbox's PID 1 needs to start the command."""
+class Wire(TypedDict):
+    """The whole order; `bwrap` is the command line that encloses the command, None for plain processes."""
 
-        command: str
-        env: dict[str, str]
-        cwd: str
-        uid: int | None
-        gid: int | None
-        pids: int | None
+    key: str
+    directory: str
+    command: str
+    env: dict[str, str]
+    cwd: str
+    bwrap: list[str] | None
+    init: list[str]
+    uid: int | None
+    gid: int | None
+    cgroup: str
+    limits: WireLimits
+    watched: list[str]
+    lease_s: float
+    grace_s: float
+
+
+class InitOrder(TypedDict):
+    """What the sandbox's PID 1 needs to start the command."""
+
+    command: str
+    env: dict[str, str]
+    cwd: str
+    uid: int | None
+    gid: int | None
+    pids: int | None

@@ -72,8 +72,8 @@ class Ground:
 
     def of_attempts(self, host: Host) -> list[Process]:
         """What a host runs for attempts, in a sandbox or beside it: whatever names one's directory or is a guardian."""
-        mark, guardian = str(self.cluster.nodes[host.name].node_dir / "attempts"), "launcher/guardian/"
-        return [each for each in host.processes() if mark in each.argv or guardian in each.argv]
+        mark = str(self.cluster.nodes[host.name].node_dir / "attempts")
+        return [each for each in host.processes() if mark in each.argv or each.comm == "guardian"]
 
     def beyond_ray(self) -> list[str]:
         """Processes of any host that belong neither to Ray's own nor to Descent's services."""

@@ -64,7 +64,7 @@ def _is_meant(process: Process, fault: Fault, token: str) -> bool:
         case Fault.RANK:
             return process.argv.startswith(f"sh train.sh {token}")
         case Fault.GUARDIAN:
-            return "launcher/guardian/__main__.py" in process.argv
+            return process.comm == "guardian"
         case Fault.AGENT:
             return process.argv.startswith("ray::NodeAgent")
         case Fault.RAYLET:

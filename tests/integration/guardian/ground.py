@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import guardian_client, sandbox
+from launcher.fork_server import ForkServer
 from launcher.guardian.segments import Segments
 from launcher.guardian_client import Limits, Order
 from launcher.sandbox import Mount, SandboxOrder
@@ -24,6 +25,7 @@ PATIENCE_S = 20.0
 
 _SPAWN = """
 import json, pathlib, sys
+from launcher.fork_server import ForkServer
 from launcher.guardian_client import Limits, Order, spawn
 from launcher.sandbox import Mount, SandboxOrder
 said = json.load(sys.stdin)
@@ -32,7 +34,8 @@ if enclosed:
     enclosed["mounts"] = tuple(Mount(**mount) for mount in enclosed["mounts"])
     enclosed = SandboxOrder(**{**enclosed, "devices": tuple(enclosed["devices"])})
 limits = Limits(**said["limits"])
-spawn(pathlib.Path(sys.argv[1]), Order(**{**said, "sandbox": enclosed, "limits": limits}))
+with ForkServer() as server:
+    spawn(pathlib.Path(sys.argv[1]), Order(**{**said, "sandbox": enclosed, "limits": limits}), server)
 """
 
 
@@ -94,7 +97,8 @@ class Attempt:
     def spawn(self, command: str, **changes: Any) -> None:
         order = self.order(command, **changes)
         if not self.ground.unprivileged or os.geteuid() != 0:
-            guardian_client.spawn(self.directory, order)
+            with ForkServer() as server:
+                guardian_client.spawn(self.directory, order, server)
             return
         subprocess.run(
             [
@@ -157,7 +161,14 @@ def wait_until(true: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
 def copy_launcher(target: Path) -> None:
     """The launcher's own part that an unprivileged user needs, where that user can read it."""
     (target / "launcher").mkdir(parents=True)
-    for name in ("__init__.py", "host_files.py", "sandbox.py", "guardian_client.py", "guardian_order.py"):
+    for name in (
+        "__init__.py",
+        "host_files.py",
+        "sandbox.py",
+        "fork_server.py",
+        "guardian_client.py",
+        "guardian_order.py",
+    ):
         shutil.copy(ROOT / "launcher" / name, target / "launcher")
     shutil.copytree(
         ROOT / "launcher/guardian", target / "launcher/guardian", ignore=shutil.ignore_patterns("__pycache__")

@@ -413,13 +413,12 @@ def test_a_node_keeps_its_id_and_two_agents_on_one_directory_have_one(
 
 
 def test_agents_that_begin_on_a_new_directory_at_once_agree_on_its_id(tmp_path: Path) -> None:
-    def begin(_: int) -> str:
-        node = Node(tmp_path / "new", environ={})
+    def begin_in(directory: str) -> str:
+        node = Node(tmp_path / directory, environ={})
         node.close()
         return node.facts().root_id
 
     with ThreadPoolExecutor(16) as pool:
-        ids = set(pool.map(begin, range(16)))
+        ids = set(pool.map(begin_in, ["new"] * 16))
     assert ids == {(tmp_path / "new/id").read_text()}
-    other = Node(tmp_path / "other", environ={})
-    assert other.facts().root_id not in ids
+    assert begin_in("other") not in ids

@@ -1,18 +1,9 @@
-"""What is written by hand reads back as JSON, and a record is there whole or not at all."""
+"""A record is there whole or not at all."""
 
-import json
 import os
 from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from launcher.guardian import durable, record
-
-
-@given(st.text())
-def test_a_quoted_text_reads_back(text: str) -> None:
-    assert json.loads(durable.quoted(text)) == text
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ __all__ = ["DamagedArchive", "Limits", "RefusedArchive", "extract", "missing"]
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # how a pointer file begins, by the LFS specification
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY_MODE = 0o755
 ARCHIVE = "the archive"
 
 
@@ -38,7 +39,7 @@ def extract(archive: BinaryIO, destination: Path, limits: Limits = DEFAULT_LIMIT
     """Write the archive's tree, without its one top folder, to a directory that appears complete or not at all.
 
     Regular files (with their time of change and execute bit), directories, and relative symbolic links that stay
-    inside the tree are taken; anything else refuses the whole archive. The tree is read-only: it is there to be copied.
+    inside the tree are taken; anything else refuses the whole archive. Its owner can write to all of the tree.
 
     Args:
         archive: the .tar.gz, read once from where it stands.
@@ -52,7 +53,8 @@ def extract(archive: BinaryIO, destination: Path, limits: Limits = DEFAULT_LIMIT
     """
     part = destination.with_name(destination.name + ".tree")
     trees.remove(part)
-    part.mkdir(mode=0o755)
+    part.mkdir()
+    part.chmod(DIRECTORY_MODE)
     try:
         with _Writer(part, limits) as writer:
             extracted = writer.write(archive)
@@ -157,7 +159,6 @@ class _Writer:
             raise RefusedArchive(ARCHIVE, "is empty")
         for path, target in self._links:
             os.symlink(target, path[-1], dir_fd=self._directory(path[:-1]))
-        self._protect()
         return Extracted(
             files=sum(kind != "directory" for kind in self._kinds.values()),
             bytes=self._bounds.bytes,
@@ -182,7 +183,7 @@ class _Writer:
             self._directory(path)
 
     def _file(self, path: tuple[bytes, ...], entry: Entry, tar: Tar) -> None:
-        mode = 0o555 if entry.executable else 0o444
+        mode = 0o755 if entry.executable else 0o644
         descriptor = os.open(path[-1], NEW_FILE, mode, dir_fd=self._directory(path[:-1]))
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             start = b""
@@ -205,8 +206,9 @@ class _Writer:
             try:
                 below = os.open(name, DIRECTORY, dir_fd=handle)
             except FileNotFoundError:
-                os.mkdir(name, 0o755, dir_fd=handle)
+                os.mkdir(name, DIRECTORY_MODE, dir_fd=handle)
                 below = os.open(name, DIRECTORY, dir_fd=handle)
+                os.fchmod(below, DIRECTORY_MODE)  # whatever the umask
             finally:
                 if handle != self._root:
                     os.close(handle)
@@ -218,11 +220,6 @@ class _Writer:
         if self._open[1] != self._root:
             os.close(self._open[1])
         self._open = (path, handle)
-
-    def _protect(self) -> None:
-        for path, kind in self._kinds.items():
-            if kind == "directory":
-                os.fchmod(self._directory(path), 0o555)
 
 
 def split(name: bytes, limits: Limits) -> list[bytes]:

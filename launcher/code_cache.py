@@ -1,10 +1,9 @@
-"""A node's read-only trees of commits: received in pieces, extracted once, the least recently used given up."""
+"""A node's archives of commits: received in pieces, extracted for each attempt, the least recently used given up."""
 
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,7 +20,10 @@ FILE_OVERHEAD_BYTES = 4096
 
 
 class CodeCache:
-    """Below `root`, for each key: the tree, `<key>.json` once that is whole, `<key>.part` while the archive arrives."""
+    """Below `root`, for a key: `<key>.part` while its archive arrives; `<key>.tar.gz`, and `<key>.json`: what it holds.
+
+    `<key>` is a tree made ahead of need: whoever comes first moves it away, the others extract the archive themselves.
+    """
 
     def __init__(self, root: Path, locks: Path, max_bytes: int = MAX_BYTES) -> None:
         self._root, self._locks, self._max_bytes = root, locks, max_bytes
@@ -59,11 +61,10 @@ class CodeCache:
                 file.write(chunk)
                 if last:
                     file.truncate()
-            return self._extract(key, part) if last else None
+            return self._complete(key, part) if last else None
 
-    @contextmanager
-    def tree(self, key: str) -> Iterator[Path]:
-        """The tree of a key, which stays while it is used.
+    def take(self, key: str, destination: Path) -> None:
+        """Put the tree of a key at a path of its own, where nothing may be.
 
         Raises:
             NodeError: it is not here.
@@ -72,10 +73,20 @@ class CodeCache:
             if self._held(key) is None:
                 raise NodeError(Cause.PREPARATION_FAILED, "the code was not sent, or had to be given up for room")
             self._touch(key)
-            yield self._root / key
+            try:
+                os.rename(self._root / key, destination)
+            except FileNotFoundError:
+                self._extract(self._archive(key), destination)
+
+    def make_ahead(self, key: str) -> None:
+        """Have a tree ready for the next who takes one; nothing where the key was given up."""
+        with locked(self._locks, "code", key):
+            tree = self._root / key
+            if self._held(key) is not None and not tree.exists():
+                self._extract(self._archive(key), tree)
 
     def evict(self, in_use: set[str], *, everything: bool = False) -> None:
-        """Give up the least recently used trees over the limit, and pieces of archives that nobody sends any more.
+        """Give up what was not used for longest over the limit, and pieces of archives that nobody sends any more.
 
         Args:
             in_use: keys that stay.
@@ -107,41 +118,49 @@ class CodeCache:
         with locked(self._locks, "code", key), suppress(FileNotFoundError):
             if time.time() - record.stat().st_mtime > KEEP_S:  # still unused, now that nobody else can take it
                 record.unlink()
+                self._archive(key).unlink()
                 trees.remove(self._root / key)
 
-    def _extract(self, key: str, part: Path) -> Extracted:
+    def _complete(self, key: str, part: Path) -> Extracted:
         tree = self._root / key
         trees.remove(tree)  # whole perhaps, but its record was never written
-        try:
-            with part.open("rb") as archive:
-                extracted = extract(archive, tree)
-        except RefusedArchive as refused:
-            part.unlink()
-            raise NodeError(Cause.REFUSED_ARCHIVE, str(refused)) from refused
-        except DamagedArchive as damaged:
-            part.unlink()
-            raise NodeError(Cause.PREPARATION_FAILED, str(damaged)) from damaged
+        extracted = self._extract(part, tree)
+        part.replace(self._archive(key))
         record = self._record(key).with_suffix(".new")
         record.write_text(json.dumps(asdict(extracted)))
         record.replace(self._record(key))
-        part.unlink()
         return extracted
+
+    def _extract(self, archive: Path, destination: Path) -> Extracted:
+        """The archive's tree; an archive that is not as it should be goes, and is sent anew."""
+        try:
+            with archive.open("rb") as file:
+                return extract(file, destination)
+        except (RefusedArchive, DamagedArchive) as wrong:
+            archive.unlink()
+            refused = isinstance(wrong, RefusedArchive)
+            raise NodeError(Cause.REFUSED_ARCHIVE if refused else Cause.PREPARATION_FAILED, str(wrong)) from wrong
 
     def _part(self, key: str) -> Path:
         return self._root / f"{key}.part"
+
+    def _archive(self, key: str) -> Path:
+        return self._root / f"{key}.tar.gz"
 
     def _record(self, key: str) -> Path:
         return self._root / f"{key}.json"
 
     def _held(self, key: str) -> Extracted | None:
+        """What the archive of a key holds; None where that is not here."""
         try:
-            return Extracted(**json.loads(self._record(key).read_text()))
+            held = Extracted(**json.loads(self._record(key).read_text()))
         except FileNotFoundError:
             return None
+        return held if self._archive(key).exists() else None
 
     def _touch(self, key: str) -> None:
         os.utime(self._record(key))
 
     def _size(self, key: str) -> int:
         held = self._held(key)
-        return held.bytes + held.files * FILE_OVERHEAD_BYTES if held else 0
+        return held.bytes + held.files * FILE_OVERHEAD_BYTES + self._archive(key).stat().st_size if held else 0

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from launcher import trees
@@ -17,7 +16,7 @@ FULL_BYTES = 512 << 20
 
 
 class DiskRoom:
-    """The trees of commits and the caches of repositories below a node's directory; what is in use stays."""
+    """The code of commits and the caches of repositories below a node's directory; what is in use stays."""
 
     def __init__(self, root: Path, locks: Path, in_use: Callable[[], list[PrepareOrder]]) -> None:
         """Find what is there.
@@ -41,13 +40,18 @@ class DiskRoom:
             self._code.evict(self._code_in_use() | {code_key})
         return extracted
 
-    def tree(self, code_key: str) -> AbstractContextManager[Path]:
-        """The tree of a commit, which stays while it is used.
+    def take(self, code_key: str, destination: Path) -> None:
+        """Put the tree of a commit at a path of its own.
 
         Raises:
             NodeError: it is not here.
         """
-        return self._code.tree(code_key)
+        self._code.take(code_key, destination)
+
+    def make_ahead(self, code_key: str) -> None:
+        """Have a tree of a commit ready for the next attempt, while there is room."""
+        if self._free_bytes() >= ROOM_BYTES:
+            self._code.make_ahead(code_key)
 
     def make(self) -> None:
         """Give up trees and caches where the disk is nearly full.

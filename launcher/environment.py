@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import uv
@@ -141,8 +142,13 @@ def carry_configuration(node_home: Path, home: Path) -> None:
 def _fingerprint(python: str) -> str:
     """Names the interpreter; another one at the same path, after an upgrade, has another name."""
     found = os.stat(python)
-    text = f"{os.path.realpath(python)} {found.st_size} {found.st_mtime_ns} {uv.find_uv_bin()}"
+    text = f"{os.path.realpath(python)} {found.st_size} {found.st_mtime_ns} {_uv_program()}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def _uv_program() -> str:
+    return uv.find_uv_bin()
 
 
 def _packages_of(pristine: Path) -> Path:
@@ -206,7 +212,7 @@ def _bundled_wheels(python: Path) -> list[str]:
 def _uv(arguments: list[str], node: Mapping[str, str]) -> None:
     carried = {name: node[name] for name in CARRIED if name in node}
     environment = carried | {"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", "UV_PYTHON_DOWNLOADS": "never"}
-    done = subprocess.run([uv.find_uv_bin(), *arguments], capture_output=True, env=environment, check=False)
+    done = subprocess.run([_uv_program(), *arguments], capture_output=True, env=environment, check=False)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()
         cause = Cause.DISK_FULL if "No space left on device" in said else Cause.PREPARATION_FAILED

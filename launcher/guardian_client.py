@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -272,17 +272,15 @@ def sweep(key: str, directory: Path | None = None) -> list[int]:
     """
     mark = {ATTEMPT: key} if directory is None else marks(directory, key)
     wanted = {f"{name}={value}".encode() for name, value in mark.items()}
-    found = []
-    for pid in tree.numbers():
-        try:
-            with open(f"/proc/{pid}/environ", "rb") as file:
-                marked = wanted <= set(file.read().split(b"\0"))
-        except OSError:
-            continue  # not ours, or gone
-        known = tree.process(pid)
-        if marked and known is not None and known.lives:
-            found.append(pid)
-    return found
+    return [pid for pid in tree.numbers() if _carries(pid, wanted) and (known := tree.process(pid)) and known.lives]
+
+
+def _carries(pid: int, wanted: set[bytes]) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            return wanted <= set(file.read().split(b"\0"))
+    except OSError:
+        return False  # not ours, or gone
 
 
 def is_empty(directory: Path, key: str) -> tuple[bool, list[str]]:
@@ -291,14 +289,13 @@ def is_empty(directory: Path, key: str) -> tuple[bool, list[str]]:
     A guardian that has written its exit record is gone within the millisecond; that much is waited for.
     """
     until = time.monotonic() + (_SETTLE_S if exit_of(directory) is not None else 0)
-    while (left := _all_left(directory, key)) and time.monotonic() < until:
+    while (left := _named(_left(directory, key), _cgroups(directory, key))) and time.monotonic() < until:
         time.sleep(_CONNECT_PAUSE_S)
     return not left, left
 
 
-def _all_left(directory: Path, key: str) -> list[str]:
-    left = [f"process {pid}" for pid in _left(directory, key)]
-    return left + [f"control group {path}" for path in _cgroups(directory, key)]
+def _named(pids: Iterable[int], cgroups: Iterable[str]) -> list[str]:
+    return [f"process {pid}" for pid in pids] + [f"control group {path}" for path in cgroups]
 
 
 def _cgroups(directory: Path, key: str) -> list[str]:
@@ -316,7 +313,7 @@ def _left(directory: Path, key: str) -> list[int]:
 
 
 def purge(directory: Path, key: str) -> tuple[bool, list[str]]:
-    """End whatever a killed guardian left, its guardian too if it still lives; the answer of `is_empty` after it."""
+    """End whatever a killed guardian left, its guardian too if it still lives; whether nothing is left, and what is."""
     until = time.monotonic() + _PURGE_S
     quiet = 0
     # Looked at twice: in the middle of an exec a process shows no environment, and so no mark.
@@ -329,4 +326,7 @@ def purge(directory: Path, key: str) -> tuple[bool, list[str]]:
             time.sleep(_PURGE_PAUSE_S)
     for path in _cgroups(directory, key):
         cgroup.remove(path)
-    return is_empty(directory, key)
+    if quiet < _PURGE_LOOKS:
+        return is_empty(directory, key)
+    groups = _named((), _cgroups(directory, key))
+    return not groups, groups

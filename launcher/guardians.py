@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from launcher.guardian_client import GuardianError, Hold, Order
 from launcher.node_types import Clean, NodeStatus
 
 FAREWELL_S = 1.0
+_STOPPED_AT_ONCE = 64
 
 
 class Guardians:
@@ -86,6 +88,24 @@ class Guardians:
         except GuardianError:
             guardian_client.purge(attempt, key)  # it hangs; nobody else would end its tree
             self._changed()
+
+    def stop_all(self, keys: Sequence[str], grace_s: float) -> None:
+        """Stop the attempts of this cluster among these.
+
+        All at once, since each one that hangs takes its time; one that can't be stopped keeps none of the others.
+
+        Raises:
+            ExceptionGroup: some could not be.
+        """
+        with ThreadPoolExecutor(_STOPPED_AT_ONCE, thread_name_prefix="stop") as pool:
+            stopped = [pool.submit(self._stop_ours, key, grace_s) for key in keys]
+        failed = [error for each in stopped if isinstance(error := each.exception(), Exception)]
+        if failed:
+            raise ExceptionGroup("not every attempt could be stopped", failed)
+
+    def _stop_ours(self, key: str, grace_s: float) -> None:
+        if recorded.is_of(self._attempts / key, self._cluster_id):
+            self.stop(key, grace_s)
 
     def purge(self, key: str) -> Clean:
         """End what is left of an attempt whose command does not run any more."""

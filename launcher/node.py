@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from launcher import environment, guardian_client, harvest, node_root, recorded, trees
@@ -47,7 +48,6 @@ from launcher.state import Cause
 
 MAX_PIECE_BYTES = 8 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
-_STOPPED_AT_ONCE = 64
 
 
 class Node:
@@ -88,6 +88,8 @@ class Node:
             node_root.forget_other_boots(self._root)
             self._room = DiskRoom(self._root, self._locks, self._orders)
         self._facts = Facts(self._site, address=address, root_id=root_id)
+        self._ahead = ThreadPoolExecutor(1, "ahead")
+        """Does what a next attempt would wait for; what goes wrong there is told by that attempt, if it still does."""
         self._changed = threading.Condition()
         self._mark = int(time.time() * 1000)  # goes on rising in the next incarnation
         self._guardians = Guardians(self._attempts, cluster_id, self._bump)
@@ -103,6 +105,7 @@ class Node:
         self._launching.close()
         self._ports.close()
         self._guardians.close()
+        self._ahead.shutdown(cancel_futures=True)
 
     # --- what this host is -------------------------------------------------------------------------------------------
 
@@ -146,8 +149,7 @@ class Node:
                 self._launching.close(key)
                 trees.remove(attempt)
                 self._ports.release(key)
-                with self._room.tree(order.code_key) as tree:
-                    prepare(attempt, order, code=tree, site=self._site)
+                prepare(attempt, order, put_code=partial(self._room.take, order.code_key), site=self._site)
             recorded.belong(attempt, self._cluster_id)  # who asks goes on with what a cluster before had prepared
         self._bump()
 
@@ -261,20 +263,10 @@ class Node:
     def stop_all(self, grace_s: float) -> None:
         """Stop every attempt of this agent's cluster, from which the node was cut off; not of a cluster after it.
 
-        All at once, since each one that hangs takes its time; one that can't be stopped keeps none of the others.
-
         Raises:
             ExceptionGroup: some could not be.
         """
-        with ThreadPoolExecutor(_STOPPED_AT_ONCE, thread_name_prefix="stop") as pool:
-            stopped = [pool.submit(self._stop_ours, key, grace_s) for key in self.inventory()]
-        failed = [error for each in stopped if isinstance(error := each.exception(), Exception)]
-        if failed:
-            raise ExceptionGroup("not every attempt could be stopped", failed)
-
-    def _stop_ours(self, key: str, grace_s: float) -> None:
-        if recorded.is_of(self._attempt(key), self._cluster_id):
-            self.stop(key, grace_s)
+        self._guardians.stop_all(self.inventory(), grace_s)
 
     def clean(self, key: str) -> Clean:
         """Prove that no process of an attempt is left, and remove its directory. One that still runs is left alone."""
@@ -285,10 +277,13 @@ class Node:
             clean = self._guardians.purge(key)
             if not clean.empty:
                 return clean
+            was = prepared(attempt)
             self._launching.close(key)
             trees.remove(attempt)
             self._ports.release(key)
         self._bump()
+        if was is not None:
+            self._ahead.submit(self._room.make_ahead, was.code_key)
         return clean
 
     def inventory(self) -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,13 +66,13 @@ def prepared(attempt: Path) -> PrepareOrder | None:
         return None
 
 
-def prepare(attempt: Path, order: PrepareOrder, *, code: Path, site: Site) -> None:
+def prepare(attempt: Path, order: PrepareOrder, *, put_code: Callable[[Path], None], site: Site) -> None:
     """Make everything that the command will find; `prepared` tells of it once it is whole.
 
     Args:
         attempt: its directory, which must not exist.
         order: what it is for.
-        code: the read-only tree of the commit.
+        put_code: makes the tree of the commit at a path.
         site: what it shares.
 
     Raises:
@@ -86,7 +86,7 @@ def prepare(attempt: Path, order: PrepareOrder, *, code: Path, site: Site) -> No
         _share(shared, uid)
     for directory in (directories.artifacts, directories.home, directories.temporary, directories.generated):
         directory.mkdir(mode=0o755)
-    trees.copy(code, directories.workspace)
+    put_code(directories.workspace)
     environment.create(
         directories.env,
         seen=seen.env,
@@ -177,9 +177,12 @@ def _package_paths(environ: Mapping[str, str]) -> Iterator[str]:
         if os.path.isfile(path):
             yield path
     for path in dict.fromkeys(environ.get(name, "") for name in CERTIFICATES):
-        outside = not any(Path(path).is_relative_to(place) for place in NOT_MOUNTED)
-        if outside and path.startswith("/") and os.path.exists(path):
+        if path.startswith("/") and os.path.exists(path) and not _is_mounted(path):
             yield path
+
+
+def _is_mounted(path: str) -> bool:
+    return any(Path(path).is_relative_to(place) for place in NOT_MOUNTED)
 
 
 def _uid(key: str, order: PrepareOrder) -> int:

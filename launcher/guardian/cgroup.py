@@ -37,11 +37,12 @@ def own_directories(mountinfo: str, own: str) -> dict[str, str]:
     for line in own.splitlines():
         _, names, path = line.split(":", 2)
         for root, point, kind, options in mounts:
-            below = os.path.relpath(path, root)
-            if kind != ("cgroup" if names else "cgroup2") or below.startswith(".."):
-                continue
             controllers = [name for name in names.split(",") if name in options] if names else [""]
-            found.update(dict.fromkeys(controllers, os.path.normpath(os.path.join(point, below))))
+            if kind != ("cgroup" if names else "cgroup2") or not controllers:
+                continue
+            below = os.path.relpath(path, root)
+            if not below.startswith(".."):
+                found.update(dict.fromkeys(controllers, os.path.normpath(os.path.join(point, below))))
     return found
 
 

@@ -77,9 +77,9 @@ def test_an_archive_by_git_is_taken_whole(tmp_path: Path) -> None:
     assert (tree / "src" / ("long" * 40) / ("name" * 30)).read_bytes() == b"\0" * 5000
     assert os.readlink(tree / "latest") == "src/größe ✓.txt"
     assert (tree / "src/up").read_text() == "print(1)\n"
-    assert tree.joinpath("run.sh").stat().st_mode & 0o777 == 0o555
-    assert tree.joinpath("train.py").stat().st_mode & 0o777 == 0o444
-    assert tree.joinpath("src").stat().st_mode & 0o777 == 0o555
+    assert tree.joinpath("run.sh").stat().st_mode & 0o777 == 0o755
+    assert tree.joinpath("train.py").stat().st_mode & 0o777 == 0o644
+    assert tree.joinpath("src").stat().st_mode & 0o777 == 0o755
 
 
 def test_times_of_change_are_kept(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_times_of_change_are_kept(tmp_path: Path) -> None:
 
 def test_modes_are_reduced_to_the_execute_bit(tmp_path: Path) -> None:
     extract(archive(member("top/a", b"x", mode=0o6777), member("top/b", b"x", mode=0o4666)), tmp_path / "tree")
-    assert (tmp_path / "tree/a").stat().st_mode & 0o7777 == 0o555
-    assert (tmp_path / "tree/b").stat().st_mode & 0o7777 == 0o444
+    assert (tmp_path / "tree/a").stat().st_mode & 0o7777 == 0o755
+    assert (tmp_path / "tree/b").stat().st_mode & 0o7777 == 0o644
 
 
 def test_submodules_and_lfs_pointers_are_noticed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import tarfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,15 +36,15 @@ def used(tmp_path: Path, key: str, seconds_ago: float) -> None:
     os.utime(tmp_path / "code" / f"{key}.json", (then, then))
 
 
-def test_pieces_become_a_tree(cache: CodeCache) -> None:
+def test_pieces_become_a_tree(cache: CodeCache, tmp_path: Path) -> None:
     archive = packed()
     assert cache.offset(KEY) == 0
     assert cache.put(KEY, 0, archive[:1000], False) is None
     assert cache.offset(KEY) == 1000
     assert cache.put(KEY, 1000, archive[1000:], True) == Extracted(files=1, bytes=5000, submodules=False, lfs=False)
     assert cache.offset(KEY) == -1
-    with cache.tree(KEY) as tree:
-        assert (tree / "a").read_bytes() == b"x" * 5000
+    cache.take(KEY, tmp_path / "mine")
+    assert (tmp_path / "mine/a").read_bytes() == b"x" * 5000
 
 
 def test_a_piece_may_come_twice_and_overlap(cache: CodeCache) -> None:
@@ -99,15 +100,64 @@ def test_what_is_refused_or_damaged_is_sent_anew(
 def test_a_tree_whose_record_was_never_written_does_not_count(cache: CodeCache, tmp_path: Path) -> None:
     (tmp_path / "code" / KEY / "half").mkdir(parents=True)
     assert cache.offset(KEY) == 0
-    with pytest.raises(NodeError, match="was not sent"), cache.tree(KEY):
-        pass
+    with pytest.raises(NodeError, match="was not sent"):
+        cache.take(KEY, tmp_path / "mine")
     cache.put(KEY, 0, packed(), True)
-    with cache.tree(KEY) as tree:
-        assert [path.name for path in tree.iterdir()] == ["a"]
+    cache.take(KEY, tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["a"]
+
+
+def test_everyone_who_takes_a_tree_has_one_of_their_own(cache: CodeCache, tmp_path: Path) -> None:
+    cache.put(KEY, 0, packed(), True)
+    cache.take(KEY, tmp_path / "first")
+    (tmp_path / "first/a").write_text("changed")
+    cache.take(KEY, tmp_path / "second")  # nobody has made one ahead
+    for _ in range(2):
+        cache.make_ahead(KEY)  # twice is no harm
+    cache.take(KEY, tmp_path / "third")
+    assert [(tmp_path / name / "a").stat().st_size for name in ("first", "second", "third")] == [7, 5000, 5000]
+    assert len({(tmp_path / name / "a").stat().st_ino for name in ("first", "second", "third")}) == 3
+
+
+def test_a_tree_made_ahead_is_moved_and_not_copied(cache: CodeCache, tmp_path: Path) -> None:
+    cache.put(KEY, 0, packed(), True)
+    made = (tmp_path / "code" / KEY / "a").stat().st_ino
+    cache.take(KEY, tmp_path / "mine")
+    assert (tmp_path / "mine/a").stat().st_ino == made
+    assert cache.offset(KEY) == -1
+
+
+def test_many_who_take_at_once_have_each_a_whole_tree(cache: CodeCache, tmp_path: Path) -> None:
+    cache.put(KEY, 0, packed(), True)
+    with ThreadPoolExecutor(8) as pool:
+        taken = [pool.submit(cache.take, KEY, tmp_path / f"{number}") for number in range(16)]
+        made = [pool.submit(cache.make_ahead, KEY) for _ in range(4)]
+        for each in (*taken, *made):
+            each.result()
+    assert {(tmp_path / f"{number}/a").stat().st_size for number in range(16)} == {5000}
+
+
+def test_an_archive_that_was_damaged_since_is_sent_anew(cache: CodeCache, tmp_path: Path) -> None:
+    cache.put(KEY, 0, packed(), True)
+    (tmp_path / "code" / f"{KEY}.tar.gz").write_bytes(packed()[:-900])
+    cache.take(KEY, tmp_path / "first")
+    with pytest.raises(NodeError):
+        cache.take(KEY, tmp_path / "second")
+    assert cache.offset(KEY) == 0
+    cache.put(KEY, 0, packed(), True)
+    cache.take(KEY, tmp_path / "second")
+
+
+def test_of_what_was_given_up_nothing_is_made_ahead(cache: CodeCache, tmp_path: Path) -> None:
+    cache.put(KEY, 0, packed(), True)
+    used(tmp_path, KEY, 2 * KEEP_S)
+    cache.evict(set(), everything=True)
+    cache.make_ahead(KEY)
+    assert list((tmp_path / "code").iterdir()) == []
 
 
 def test_the_least_recently_used_makes_room(tmp_path: Path) -> None:
-    cache = CodeCache(tmp_path / "code", tmp_path / "locks", max_bytes=22_000)
+    cache = CodeCache(tmp_path / "code", tmp_path / "locks", max_bytes=45_000)
     for age, key in enumerate(["1-new", "1-old", "1-older-in-use"]):
         cache.put(key, 0, packed(), True)
         used(tmp_path, key, KEEP_S * (age + 2))

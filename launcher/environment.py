@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -80,10 +81,25 @@ def variables(
     return carried | own | dict(env) | {"CUDA_VISIBLE_DEVICES": ",".join(gpu_ids)}
 
 
-def create(
-    env_dir: Path, *, seen: str, python: str, seed_cache: Path, node: Mapping[str, str], packages: str = ""
-) -> None:
-    """Make an empty virtual environment with pip: a copy of one that is made once for each Python.
+@dataclass(frozen=True)
+class Wanted:
+    """What an environment is made for.
+
+    `seen` is the path by which it will be used, and its scripts name it; another than its own in a sandbox. `python` is
+    the interpreter, which must not lie in a virtual environment; `seed_cache` this room's own directory on the node,
+    and `node` the node's environment, for its package index. `packages` is where the command will find the packages of
+    the pristine one, read-only; where it is empty they are copied.
+    """
+
+    seen: str
+    python: str
+    seed_cache: Path
+    node: Mapping[str, str]
+    packages: str = ""
+
+
+def create(env_dir: Path, wanted: Wanted) -> None:
+    """Make an empty virtual environment with pip: a copy of one that is made once for each Python, perhaps made ahead.
 
     pip comes from the wheels that the interpreter (or its distribution) bundles, so that no network is needed; where
     there are none, from the index, through a cache that no repository's code can write to. Its thousand files are
@@ -92,21 +108,36 @@ def create(
 
     Args:
         env_dir: must not exist; its parent must.
-        seen: by which path it will be used, and its scripts name it; another than `env_dir` in a sandbox.
-        python: the interpreter it is for; must not lie in a virtual environment.
-        seed_cache: this function's own directory on the node.
-        node: the node's environment, for its package index.
-        packages: where the command will find the packages of the pristine one, read-only; else they are copied.
+        wanted: what it is for.
 
     Raises:
         NodeError: it could not be made; says what uv said.
     """
-    pristine = warm(python, seed_cache, node)
-    if packages:
-        _copy_without_packages(pristine, env_dir, packages)
+    pristine = warm(wanted.python, wanted.seed_cache, wanted.node)
+    if wanted.packages:
+        try:
+            os.rename(_ahead(pristine, wanted), env_dir)
+        except FileNotFoundError:
+            _copy_without_packages(pristine, env_dir, wanted)
     else:
         trees.copy(pristine, env_dir)
-    _move_scripts(env_dir / "bin", _birthplace(pristine), Path(seen))
+        _move_scripts(env_dir / "bin", _birthplace(pristine), Path(wanted.seen))
+
+
+def make_ahead(wanted: Wanted) -> None:
+    """Have one ready for the next who wants the same, without packages of its own.
+
+    Raises:
+        NodeError: it could not be made; says what uv said.
+    """
+    pristine = warm(wanted.python, wanted.seed_cache, wanted.node)
+    ahead = _ahead(pristine, wanted)
+    part = ahead.with_suffix(".part")
+    with locked(wanted.seed_cache, "ahead", ahead.name):
+        if not ahead.exists():
+            trees.remove(part)
+            _copy_without_packages(pristine, part, wanted)
+            part.rename(ahead)
 
 
 def pristine_packages(python: str, seed_cache: Path) -> Path:
@@ -146,7 +177,7 @@ def _fingerprint(python: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@cache
+@cache  # it asks Python for all that there is to know of its installation
 def _uv_program() -> str:
     return uv.find_uv_bin()
 
@@ -155,12 +186,18 @@ def _packages_of(pristine: Path) -> Path:
     return pristine / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"  # the interpreter runs us too
 
 
-def _copy_without_packages(pristine: Path, env_dir: Path, packages: str) -> None:
+def _ahead(pristine: Path, wanted: Wanted) -> Path:
+    what = hashlib.sha256(f"{wanted.seen}:{wanted.packages}".encode()).hexdigest()
+    return pristine.with_name(f"{pristine.name}-{what[:8]}")
+
+
+def _copy_without_packages(pristine: Path, env_dir: Path, wanted: Wanted) -> None:
     """A copy in which what is installed, pip itself too, takes the place of ours."""
     ours = _packages_of(pristine)
     _copy_files(pristine, env_dir, besides=ours)
     path_file = env_dir / ours.relative_to(pristine) / "descent.pth"
-    path_file.write_text(f"import site; site.addsitedir({packages!r})\n")
+    path_file.write_text(f"import site; site.addsitedir({wanted.packages!r})\n")
+    _move_scripts(env_dir / "bin", _birthplace(pristine), Path(wanted.seen))
 
 
 def _copy_files(source: Path, destination: Path, *, besides: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from launcher import environment, guardian_client, harvest, node_root, recorded, trees
+from launcher import guardian_client, harvest, node_root, recorded, trees
 from launcher.disk_room import FULL_BYTES as FULL_BYTES
 from launcher.disk_room import ROOM_BYTES as ROOM_BYTES
 from launcher.disk_room import DiskRoom
@@ -41,7 +41,7 @@ from launcher.node_types import (
     Unreached,
 )
 from launcher.ports import Ports
-from launcher.preparation import Site, guardian_order, prepare, prepared, real_uid, write_generated
+from launcher.preparation import Site, guardian_order, make_ahead, prepare, prepared, real_uid, write_generated
 from launcher.probing import unreached
 from launcher.put_back import Place, put_back
 from launcher.state import Cause
@@ -116,7 +116,7 @@ class Node:
     def warm(self) -> None:
         """Do ahead of need what the first attempt would wait for."""
         with _told():
-            environment.warm(environment.base_python(), self._site.seed, self._site.environ)
+            make_ahead(self._site)
         self.facts()
 
     # --- code --------------------------------------------------------------------------------------------------------
@@ -284,6 +284,7 @@ class Node:
         self._bump()
         if was is not None:
             self._ahead.submit(self._room.make_ahead, was.code_key)
+            self._ahead.submit(make_ahead, self._site)
         return clean
 
     def inventory(self) -> list[str]:

@@ -87,14 +87,7 @@ def prepare(attempt: Path, order: PrepareOrder, *, put_code: Callable[[Path], No
     for directory in (directories.artifacts, directories.home, directories.temporary, directories.generated):
         directory.mkdir(mode=0o755)
     put_code(directories.workspace)
-    environment.create(
-        directories.env,
-        seen=seen.env,
-        python=environment.base_python(),
-        seed_cache=site.seed,
-        node=site.environ,
-        packages=places.PACKAGES if seen.mounts else "",
-    )
+    environment.create(directories.env, _environment_of(seen, site))
     _furnish_home(directories, order, site)
     _link_artifacts(directories, seen)
     (directories.workspace / seen.work_below).mkdir(parents=True, exist_ok=True)
@@ -103,6 +96,22 @@ def prepare(attempt: Path, order: PrepareOrder, *, put_code: Callable[[Path], No
     part = attempt / (PREPARED + ".part")
     part.write_text(json.dumps(asdict(order)))
     part.replace(attempt / PREPARED)
+
+
+def make_ahead(site: Site) -> None:
+    """Have ready what every enclosed attempt needs.
+
+    Raises:
+        NodeError: it could not be made.
+    """
+    enclosed = PrepareOrder(code_key="", storage_key="", trusted=False, isolation="bubblewrap")
+    seen = places.plan(enclosed, site.directories(site.root / "attempts", enclosed))
+    environment.make_ahead(_environment_of(seen, site))
+
+
+def _environment_of(seen: places.Places, site: Site) -> environment.Wanted:
+    packages = places.PACKAGES if seen.mounts else ""
+    return environment.Wanted(seen.env, environment.base_python(), site.seed, site.environ, packages)
 
 
 def write_generated(attempt: Path, files: Mapping[str, str]) -> None:

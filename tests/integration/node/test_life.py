@@ -17,6 +17,7 @@ from launcher import guardian_client
 from launcher.node import Node
 from launcher.node_types import NodeError
 from launcher.state import Cause
+from tests.integration.guardian.ground import wait_until
 from tests.integration.node.conftest import (
     CODE,
     FILES,
@@ -422,3 +423,34 @@ def test_agents_that_begin_on_a_new_directory_at_once_agree_on_its_id(tmp_path: 
         ids = set(pool.map(begin_in, ["new"] * 16))
     assert ids == {(tmp_path / "new/id").read_text()}
     assert begin_in("other") not in ids
+
+
+@needs_sandbox
+def test_what_was_made_ahead_is_moved_and_is_what_would_be_made_on_demand(runner: Runner) -> None:
+    node, attempts = runner.node, runner.root / "attempts"
+    node.warm()
+    (ahead,) = (path for path in (runner.root / "seed").glob("*-*") if path.is_dir())
+    inodes = {(ahead / "bin/activate").stat().st_ino, (runner.root / "code" / CODE / "train.py").stat().st_ino}
+    keys = ["exp-1-a1-n0", "exp-2-a1-n0"]
+    for key in keys:
+        node.prepare(key, order_of("bubblewrap"))
+    moved, made = (attempts / key for key in keys)
+    assert {(moved / name).stat().st_ino for name in ("env/bin/activate", "workspace/train.py")} == inodes
+    assert not ahead.exists()
+    for name in ("env", "workspace"):
+        assert told(moved / name) == told(made / name)
+    assert told(moved / "env")["bin/pip"][1].startswith(b"#!/venv/bin/python")
+
+
+def test_an_attempt_that_is_cleared_leaves_the_next_one_its_tree(runner: Runner) -> None:
+    key, _ = runner.run("echo changed >train.py")
+    assert not (runner.root / "code" / CODE).exists()
+    assert runner.node.clean(key).empty
+    wait_until((runner.root / "code" / CODE).exists)
+    assert (runner.root / "code" / CODE / "train.py").read_text() == FILES["train.py"]
+
+
+def told(tree: Path) -> dict[str, tuple[int, bytes]]:
+    """Mode and content of every file of a tree."""
+    files = (path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
+    return {str(path.relative_to(tree)): (path.stat().st_mode, path.read_bytes()) for path in files}

@@ -1,7 +1,6 @@
 """`python -m ci_bot.local_github --root DIR [--port P]`: run the local GitHub until SIGTERM."""
 
 import argparse
-import asyncio
 import json
 import secrets
 import signal
@@ -33,7 +32,7 @@ def main() -> None:
         server.words = {"url": url, "api_url": f"{url}/api/v3", "port": port}
         if wanted.control_token_file is None:
             server.words |= {"control_token": token, "opened": f"{url}/?key={page_key(token)}"}
-        asyncio.run(server.serve(sockets=[listening]))
+        server.run(sockets=[listening])
 
 
 class Announcing(uvicorn.Server):

@@ -77,7 +77,7 @@ def routes(hub: Hub) -> list[Route]:
     async def post_receive(request: Request) -> Response:
         if not _bears(request, hub.hook_token):
             return _refused(Refusal(401, "This door is for the hooks"))
-        told = await request.json()
+        told = await request.body()
 
         def take() -> None:
             with hub.world.lock:

@@ -37,7 +37,7 @@ def test_it_says_in_one_line_where_it_is_and_ends_on_sigterm(process: subprocess
     }
     token = tmp_path / "token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
-    assert stat.S_IMODE((tmp_path / "root" / "server.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "root" / "server.address").stat().st_mode) == 0o600
     with Control(said["url"], token.read_text()) as control:
         clone = control.create_repository("octo/demo")
         assert clone == tmp_path / "root" / "octo" / "demo.git"

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import json
 import re
 
 import pytest
@@ -151,9 +150,9 @@ def test_suspension_and_removal_are_told_and_end_everything_else(place: Place) -
 
 
 def test_a_push_while_the_server_is_away_succeeds_and_says_so(place: Place) -> None:
-    address = place.server.hub.world.root / "server.json"
+    address = place.server.hub.world.root / "server.address"
     kept = address.read_text()
-    address.write_text(json.dumps({"url": "http://127.0.0.1:9/", "token": "x"}))
+    address.write_text("127.0.0.1 9 x")
     try:
         place.commit({"a": "1"})
         place.git("push", "origin", "HEAD:main")

@@ -52,11 +52,10 @@ def _item(call: Call, entry: git.Entry, ref: str) -> Json:
 def get_content(call: Call) -> Answer:
     """`repos/get-content`: a file, a directory, a symbolic link or a submodule, as JSON, object or raw bytes."""
     ref = call.query.get("ref") or call.repository.default_branch
-    if not git.refs(call.repository.path):
-        raise Refusal(404, "This repository is empty.")
     sha = commits.locate(call, ref)
     if sha is None:
-        raise Refusal(404, f"No commit found for the ref {ref}")
+        none_at_all = not git.refs(call.repository.path)
+        raise Refusal(404, "This repository is empty." if none_at_all else f"No commit found for the ref {ref}")
     path = call.path.get("path", "").strip("/")
     if any(part in (".", "..") for part in path.split("/")):
         raise Refusal(400, "Invalid path: it must not contain . or ..")
@@ -121,11 +120,12 @@ def _symlink(call: Call, entry: git.Entry, sha: str, ref: str) -> Answer:
 def get_tree(call: Call) -> Answer:
     """`git/get-tree`: by the SHA of a tree or commit, or by the name of a ref."""
     wanted, store = call.path["tree_sha"], call.repository.path
-    sha = git.resolve(store, wanted, "tree")
+    commit = git.resolve(store, wanted)
+    sha = git.commit(store, commit).tree if commit else git.resolve(store, wanted, "tree")
     if sha is None:
         raise not_found()
     # whatever value it has: https://docs.github.com/rest/git/trees
-    entries = git.tree(store, sha, recursive="recursive" in call.query)
+    entries = git.whole_tree(store, sha) if "recursive" in call.query else git.tree(store, sha)
     api = f"{shapes.repository_url(call.world, call.repository)}/git"
     shown = []
     for each in entries[:MOST_IN_TREE]:

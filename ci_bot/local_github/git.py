@@ -1,16 +1,19 @@
-"""The git commands behind the local GitHub; each gives values, none keeps state."""
+"""The git commands behind the local GitHub; what can never change of an object is asked once and kept."""
 
+import functools
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 GIT = shutil.which("git") or "/usr/bin/git"
 ZERO_SHA = "0" * 40
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _SHA = re.compile(r"[0-9a-f]{7,40}")
+_FULL_SHA = re.compile(r"[0-9a-f]{40}")
 _FORMAT = "%H%x00%T%x00%P%x00%an%x00%ae%x00%aI%x00%cn%x00%ce%x00%cI%x00%B%x01"
 
 
@@ -51,15 +54,21 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class FileChange:
-    """A file that differs between two trees, with its part of the patch."""
+class Touched:
+    """A file that differs between two trees; `previous` is its name before, where it was renamed or copied."""
 
     filename: str
     status: str
     sha: str
+    previous: str | None
+
+
+@dataclass(frozen=True)
+class FileChange(Touched):
+    """A file that differs between two trees, with its part of the patch."""
+
     additions: int
     deletions: int
-    previous: str | None
     patch: str | None
 
 
@@ -114,6 +123,9 @@ def _configure(path: Path) -> None:
     # a background gc would outlive the push that began it
     run(path, "config", "gc.auto", "0")
     run(path, "config", "receive.autogc", "false")
+    # what a repository that was here before had, this one may not have
+    for kept in (commit, tree):
+        kept.cache_clear()
 
 
 def fetch(path: Path, source: Path, sha: str, ref: str) -> None:
@@ -134,12 +146,14 @@ def resolve(path: Path, revision: str, kind: str = "commit") -> str | None:
         names = [revision]
     elif revision.startswith(("heads/", "tags/")):
         names.append(f"refs/{revision}")
-    if len(revision) == 40 and _SHA.fullmatch(revision):
+    if _FULL_SHA.fullmatch(revision):
         names = [revision]
     elif _SHA.fullmatch(revision):
         names.append(revision)
     for name in names:
         try:
+            if kind == "commit" and _FULL_SHA.fullmatch(name):
+                return commit(path, name).sha
             return text(path, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{{kind}}}")
         except GitError:
             continue
@@ -164,9 +178,14 @@ def commits(path: Path, *arguments: str) -> list[Commit]:
     return found
 
 
+@functools.lru_cache(4096)
 def commit(path: Path, sha: str) -> Commit:
-    """One commit by its SHA."""
-    return commits(path, "--max-count=1", "--end-of-options", sha)[0]
+    """One commit by its full SHA.
+
+    Raises:
+        GitError: there is none.
+    """
+    return commits(path, "--max-count=1", "--end-of-options", f"{sha}^{{commit}}")[0]
 
 
 def count(path: Path, *arguments: str) -> int:
@@ -191,28 +210,33 @@ def merge_base(path: Path, one: str, other: str) -> str | None:
         return None
 
 
-def tree(path: Path, sha: str, recursive: bool = False) -> list[Entry]:
-    """The entries of a tree or of a commit's tree; recursive with the trees themselves, as GitHub lists them."""
-    flags = ["-r", "-t"] if recursive else []
+@functools.lru_cache(256)
+def tree(path: Path, sha: str) -> tuple[Entry, ...]:
+    """The entries of a tree by its SHA."""
+    return whole_tree(path, sha, ())
+
+
+def whole_tree(path: Path, sha: str, flags: Sequence[str] = ("-r", "-t")) -> tuple[Entry, ...]:
+    """The entries of a tree and of all within it, with the trees themselves, as GitHub lists them."""
     raw = run(path, "ls-tree", "-z", "--long", *flags, sha).decode(errors="surrogateescape")
     found = []
     for line in filter(None, raw.split("\x00")):
         facts, name = line.split("\t", 1)
         mode, kind, object_sha, size = facts.split()
         found.append(Entry(mode, kind, object_sha, None if size == "-" else int(size), name))
-    return found
+    return tuple(found)
 
 
 def entry(path: Path, sha: str, file: str) -> Entry | None:
     """The entry of a path in a commit, or None."""
-    name = file.encode(errors="surrogateescape")
-    raw = run(path, "--literal-pathspecs", "ls-tree", "-z", "--long", "--full-tree", sha, "--", file)
-    for line in filter(None, raw.split(b"\x00")):
-        facts, found = line.split(b"\t", 1)
-        if found == name:
-            mode, kind, object_sha, size = facts.decode().split()
-            return Entry(mode, kind, object_sha, None if size == "-" else int(size), file)
-    return None
+    found = Entry("040000", "tree", commit(path, sha).tree, None, "")
+    for name in file.split("/"):
+        inside = tree(path, found.sha) if found.type == "tree" else ()
+        each = next((each for each in inside if each.path == name), None)
+        if each is None:
+            return None
+        found = each
+    return replace(found, path=file)
 
 
 def blob(path: Path, sha: str) -> bytes:
@@ -222,7 +246,7 @@ def blob(path: Path, sha: str) -> bytes:
 
 def archive(path: Path, sha: str, prefix: str) -> Iterator[bytes]:
     """A .tar.gz of a commit, piece by piece; the process ends with the last piece or with its reader."""
-    argv = [GIT, "--git-dir", str(path), "archive", "--format=tar.gz", f"--prefix={prefix}/", sha]
+    argv = [GIT, "--git-dir", str(path), "archive", "-1", "--format=tar.gz", f"--prefix={prefix}/", sha]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, env=environment()) as process:
         assert process.stdout is not None  # noqa: S101 - PIPE was asked for
         try:
@@ -251,37 +275,41 @@ def set_ref(path: Path, ref: str, sha: str | None) -> None:
 
 def changes(path: Path, old: str, new: str) -> list[FileChange]:
     """The files that differ between two commits or trees, renames found, with the patch of each."""
-    numbers = _numbers(path, old, new)
-    patches = _patches(path, old, new)
-    raw = run(path, "diff", "--raw", "-z", "-M", "--no-abbrev", old, new).decode(errors="replace").split("\x00")
+    told = _diff(path, "--raw", "--numstat", "--patch", "--no-color", old, new)
+    found, numbers = list(_touched(told)), {}
+    while told and told[0]:
+        added, deleted, name = told.popleft().split("\t")
+        # of a renamed file both names follow
+        name = name or (told.popleft(), told.popleft())[1]
+        numbers[name] = (0, 0) if added == "-" else (int(added), int(deleted))
+    patches = _patches("\x00".join(told).lstrip("\x00"))
+    return [
+        FileChange(**vars(each), additions=counts[0], deletions=counts[1], patch=patches.get(each.filename))
+        for each in found
+        for counts in (numbers.get(each.filename, (0, 0)),)
+    ]
+
+
+def touched(path: Path, old: str, new: str) -> list[Touched]:
+    """The files that differ between two commits or trees, renames found, by name alone."""
+    return list(_touched(_diff(path, "--raw", old, new)))
+
+
+def _diff(path: Path, *arguments: str) -> deque[str]:
+    whole = run(path, "diff", "-z", "-M", "--no-abbrev", *arguments)
+    return deque(whole.decode(errors="replace").split("\x00"))
+
+
+def _touched(told: deque[str]) -> Iterator[Touched]:
+    """Take from the front what `--raw` wrote."""
     words = {"A": "added", "D": "removed", "M": "modified", "R": "renamed", "C": "copied", "T": "changed"}
-    found, at = [], 0
-    while at + 1 < len(raw):
-        _, _, before, after, letter = raw[at].split(" ")
-        moved = letter[0] in "RC"
-        name = raw[at + 2] if moved else raw[at + 1]
-        added, deleted = numbers.get(name, (0, 0))
-        previous = raw[at + 1] if moved else None
-        sha = before if letter[0] == "D" else after
-        found.append(FileChange(name, words[letter[0]], sha, added, deleted, previous, patches.get(name)))
-        at += 3 if moved else 2
-    return found
+    while told[0].startswith(":"):
+        _, _, before, after, letter = told.popleft().split(" ")
+        previous = told.popleft() if letter[0] in "RC" else None
+        yield Touched(told.popleft(), words[letter[0]], before if letter[0] == "D" else after, previous)
 
 
-def _numbers(path: Path, old: str, new: str) -> dict[str, tuple[int, int]]:
-    raw = run(path, "diff", "--numstat", "-z", "-M", old, new).decode(errors="replace").split("\x00")
-    found, at = {}, 0
-    while at < len(raw) and raw[at]:
-        added, deleted, name = raw[at].split("\t")
-        moved = name == ""
-        name = raw[at + 2] if moved else name
-        found[name] = (0, 0) if added == "-" else (int(added), int(deleted))
-        at += 3 if moved else 1
-    return found
-
-
-def _patches(path: Path, old: str, new: str) -> dict[str, str]:
-    whole = run(path, "diff", "-M", "--no-color", old, new).decode(errors="replace")
+def _patches(whole: str) -> dict[str, str]:
     found = {}
     for part in re.split(r"(?m)^diff --git ", whole)[1:]:
         head, mark, hunks = part.partition("\n@@ ")

@@ -94,8 +94,11 @@ def payload(world: World, repository: Repository, update: Update, user: str) -> 
     after = None if update.deleted else git.resolve(path, update.new)
     new = _new_commits(path, update, after) if after else []
     shown = [_commit(world, repository, each) for each in new[-MOST_COMMITS:]]
-    head = _commit(world, repository, git.commit(path, after)) if after else None
-    forced = not (update.created or update.deleted) and not git.is_ancestor(path, update.old, update.new)
+    head = next((each for each in shown if each["id"] == after), None)
+    if head is None and after:
+        head = _commit(world, repository, git.commit(path, after))
+    forward = any(update.old in each.parents for each in new)
+    forced = not (update.created or update.deleted or forward or git.is_ancestor(path, update.old, update.new))
     who = world.account(user)
     return {
         "ref": update.ref,
@@ -131,7 +134,7 @@ def _commit(world: World, repository: Repository, commit: git.Commit) -> Json:
     """A commit as the `push` event carries it."""
     parent = commit.parents[0] if commit.parents else git.EMPTY_TREE
     files: dict[str, list[str]] = {"added": [], "removed": [], "modified": []}
-    for change in git.changes(repository.path, parent, commit.sha):
+    for change in git.touched(repository.path, parent, commit.sha):
         if change.status == "renamed":
             files["added"].append(change.filename)
             files["removed"].append(change.previous or "")

@@ -101,6 +101,54 @@ def test_commits_one_and_many(filled: Place) -> None:
     assert [each["sha"] for each in by_path] == [first]
 
 
+def test_a_commit_tells_each_file_once_with_its_lines_and_its_patch(filled: Place) -> None:
+    filled.push({"a": "".join(f"{line}\n" for line in range(9)), "b.bin": b"\x00a"})
+    filled.git("mv", "a", "deep/a b")
+    sha = filled.push({"b.bin": b"\x00b", "config.yaml": None, "naïve name.txt": "é\nè"})
+    files = {each["filename"]: each for each in filled.repo("GET", f"/commits/{sha}").json()["files"]}
+    assert {name: (each["status"], each["additions"], each["deletions"]) for name, each in files.items()} == {
+        "b.bin": ("modified", 0, 0),
+        "config.yaml": ("removed", 0, 1),
+        "deep/a b": ("renamed", 0, 0),
+        "naïve name.txt": ("modified", 2, 1),
+    }
+    assert files["deep/a b"]["previous_filename"] == "a"
+    assert files["config.yaml"]["patch"] == "@@ -1 +0,0 @@\n-version: 1"
+    assert "patch" not in files["b.bin"]
+
+
+def test_what_was_read_of_a_commit_needs_no_git_again(filled: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha = filled.git("rev-parse", "HEAD")
+    paths = [f"/git/trees/{sha}", f"/contents/deep?ref={sha}", f"/tarball/{sha}", f"/commits/{sha}/check-runs"]
+    first = [filled.repo("GET", path) for path in paths]
+    monkeypatch.setattr("ci_bot.local_github.git.GIT", "/nonexistent")
+    again = [filled.repo("GET", path) for path in paths]
+    assert [each.status_code for each in again] == [each.status_code for each in first] == [200, 200, 302, 200]
+    assert [each.content for each in again] == [each.content for each in first]
+
+
+def test_a_branch_and_what_came_late_are_read_afresh(filled: Place) -> None:
+    raw = {"Accept": "application/vnd.github.raw+json"}
+    assert filled.repo("GET", "/contents/config.yaml?ref=main", headers=raw).text == "version: 1\n"
+    sha = filled.commit({"config.yaml": "version: 2\n"})
+    assert filled.repo("GET", f"/contents/config.yaml?ref={sha}").status_code == 404
+    filled.git("push", "--quiet", "origin", "HEAD:main")
+    for ref in ("main", sha):
+        assert filled.repo("GET", f"/contents/config.yaml?ref={ref}", headers=raw).text == "version: 2\n"
+
+
+def test_a_new_repository_knows_nothing_of_one_that_had_its_name(filled: Place) -> None:
+    sha = filled.git("rev-parse", "HEAD")
+    assert filled.repo("GET", f"/contents/config.yaml?ref={sha}").status_code == 200
+    filled.control.delete_repository(filled.full_name)
+    assert filled.repo("GET", f"/contents/config.yaml?ref={sha}").status_code == 404
+    filled.control.create_repository(filled.full_name)
+    alone = filled.git("commit-tree", "-m", "alone", "4b825dc642cb6eb9a060e54bf8d69288fbee4904")
+    filled.git("push", "--quiet", "origin", f"{alone}:refs/heads/main")
+    for path in (f"/contents/config.yaml?ref={sha}", f"/git/trees/{sha}", f"/tarball/{sha}"):
+        assert filled.repo("GET", path).status_code == 404
+
+
 def test_a_comparison_counts_from_the_merge_base(filled: Place) -> None:
     base = filled.git("rev-parse", "HEAD")
     filled.push({"a": "1"})

@@ -1,6 +1,5 @@
 """The REST API: one request in, one answer out, with everything that GitHub does around an operation."""
 
-import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -73,8 +72,9 @@ class Api:
             answer = Answer(refusal.body(), refusal.status, refusal.headers)
         except GitError as problem:
             answer = Answer(Refusal(500, f"git: {problem}").body(), 500)
-        limits = self._limits.headers(caller.limit_key, self._world.clock())
-        return self._out(arrival, replace(answer, headers={**limits, **headers, **answer.headers}), operation, caller)
+        headers |= self._limits.headers(caller.limit_key, self._world.clock())
+        outcome = _out(arrival, answer, operation, caller)
+        return replace(outcome, headers={**headers, **outcome.headers})
 
     def _check_headers(self, arrival: Arrival) -> None:
         if not arrival.headers.get("user-agent"):
@@ -96,7 +96,7 @@ class Api:
         self._limits.admit(key, arrival.method, operation.creates, now)
         with self._world.lock:
             answer = self._called(arrival, caller, operation, parameters, rules)
-        if _tag(answer) is not None and _tag(answer) == arrival.headers.get("if-none-match"):
+        if answer.tag is not None and answer.tag == arrival.headers.get("if-none-match"):
             self._limits.refund(key, now)
         return answer
 
@@ -122,18 +122,16 @@ class Api:
         )
         return operation.handler(_let_in(call, operation))
 
-    def _out(self, arrival: Arrival, answer: Answer, operation: str, caller: Caller) -> Outcome:
-        body = _bytes(answer)
-        headers = dict(answer.headers)
-        status = answer.status
-        if body:
-            headers["Content-Type"] = answer.media_type
-        tag = _tag(answer) if arrival.method == "GET" else None
-        if tag is not None:
-            headers |= {"ETag": tag, "Cache-Control": "private, max-age=60, s-maxage=60"}
-            if arrival.headers.get("if-none-match") == tag:
-                status, body = 304, b""
-        return Outcome(status, headers, body, operation, caller.limit_key)
+
+def _out(arrival: Arrival, answer: Answer, operation: str, caller: Caller) -> Outcome:
+    status, body, headers = answer.status, answer.raw, dict(answer.headers)
+    if body:
+        headers["Content-Type"] = answer.media_type
+    if arrival.method == "GET" and answer.tag is not None:
+        headers |= {"ETag": answer.tag, "Cache-Control": "private, max-age=60, s-maxage=60"}
+        if arrival.headers.get("if-none-match") == answer.tag:
+            status, body = 304, b""
+    return Outcome(status, headers, body, operation, caller.limit_key)
 
 
 def _strike(rule: Rule, now: float, headers: dict[str, str]) -> None:
@@ -173,23 +171,6 @@ def _json(arrival: Arrival) -> Any:
         return json.loads(arrival.body)
     except ValueError as problem:
         raise Refusal(400, "Problems parsing JSON") from problem
-
-
-def _bytes(answer: Answer) -> bytes:
-    body = answer.body
-    if body is None:
-        return b""
-    if isinstance(body, bytes):
-        return body
-    if isinstance(body, str):
-        return body.encode()
-    return json.dumps(body).encode()
-
-
-def _tag(answer: Answer) -> str | None:
-    if answer.status != 200:
-        return None
-    return f'W/"{hashlib.sha256(_bytes(answer)).hexdigest()}"'
 
 
 def as_json(body: bytes, media_type: str) -> Json | list[Any] | str | None:

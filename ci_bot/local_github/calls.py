@@ -1,5 +1,8 @@
 """What one API request is to an operation, what an operation answers, and how GitHub words a refusal."""
 
+import functools
+import hashlib
+import json
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -132,6 +135,20 @@ class Answer:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     media_type: str = "application/json; charset=utf-8"
+
+    @functools.cached_property
+    def raw(self) -> bytes:
+        """The body as it goes out."""
+        if isinstance(self.body, bytes):
+            return self.body
+        if isinstance(self.body, str):
+            return self.body.encode()
+        return b"" if self.body is None else json.dumps(self.body).encode()
+
+    @functools.cached_property
+    def tag(self) -> str | None:
+        """The ETag; only what was found has one."""
+        return f'W/"{hashlib.sha256(self.raw).hexdigest()}"' if self.status == 200 else None
 
 
 Handler = Callable[[Call], Answer]

@@ -1,6 +1,7 @@
 """Files, trees and archives of a commit."""
 
 import base64
+import functools
 import hashlib
 import hmac
 import posixpath
@@ -18,6 +19,8 @@ MOST_IN_DIRECTORY = 1000
 MOST_IN_TREE = 100_000
 ARCHIVE_LINK_S = 300
 _LINKS_FOLLOWED = 8
+# a configuration file is the same in many commits
+_small_blob = functools.lru_cache(32)(git.blob)
 
 
 def _kind(entry: git.Entry) -> str:
@@ -97,7 +100,7 @@ def _file(call: Call, entry: git.Entry, ref: str) -> Answer:
     item = _item(call, entry, ref)
     if size > LARGEST_IN_JSON:
         return Answer(item | {"content": "", "encoding": "none"})
-    text = base64.b64encode(git.blob(call.repository.path, entry.sha)).decode()
+    text = base64.b64encode(_small_blob(call.repository.path, entry.sha)).decode()
     lines = "".join(f"{text[at : at + 60]}\n" for at in range(0, len(text), 60))
     return Answer(item | {"content": lines, "encoding": "base64"})
 

@@ -105,27 +105,25 @@ def text(path: Path, *args: str) -> str:
 def create(path: Path, default_branch: str) -> None:
     """Make an empty bare repository."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    run(path, "init", "--quiet", "--bare", f"--initial-branch={default_branch}")
+    run(path, "init", "--quiet", "--bare", "--template=", f"--initial-branch={default_branch}")
     _configure(path)
 
 
 def copy(source: Path, path: Path) -> None:
     """Make a bare repository with the branches and tags of another: a fork."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    run(path, "init", "--quiet", "--bare")
+    run(path, "init", "--quiet", "--bare", "--template=")
     run(path, "fetch", "--quiet", str(source), "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
     run(path, "symbolic-ref", "HEAD", text(source, "symbolic-ref", "HEAD"))
     _configure(path)
 
 
 def _configure(path: Path) -> None:
-    run(path, "config", "receive.advertisePushOptions", "true")
-    # a background gc would outlive the push that began it
-    run(path, "config", "gc.auto", "0")
-    run(path, "config", "receive.autogc", "false")
-    # what a repository that was here before had, this one may not have
-    for kept in (commit, tree):
-        kept.cache_clear()
+    with (path / "config").open("a") as file:
+        # a background gc would outlive the push that began it
+        file.write("[receive]\n\tadvertisePushOptions = true\n\tautogc = false\n[gc]\n\tauto = 0\n")
+    # a commit that a repository before this one had here may be none of this one's
+    commit.cache_clear()
 
 
 def fetch(path: Path, source: Path, sha: str, ref: str) -> None:

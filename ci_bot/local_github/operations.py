@@ -1,6 +1,7 @@
 """The operations of the REST API: address, who may call, what they need, who answers. Pure."""
 
 import enum
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -207,6 +208,7 @@ def _pattern(path: str) -> re.Pattern[str]:
 _COMPILED = tuple((operation, _pattern(operation.path)) for operation in OPERATIONS)
 
 
+@functools.lru_cache(1024)
 def match(method: str, path: str) -> tuple[Operation, Mapping[str, str]] | None:
     """The operation at an address and the values of its parameters, or None."""
     for operation, pattern in _COMPILED:

@@ -118,6 +118,9 @@ def payload(world: World, repository: Repository, update: Update, user: str) -> 
 
 def _new_commits(path: Path, update: Update, after: str) -> list[git.Commit]:
     """What the push brought, oldest first: since the old head, or reachable from no other branch."""
+    head = git.commit(path, after)
+    if head.parents == (update.old,):
+        return [head]
     if not update.created:
         return git.commits(path, "--reverse", "--topo-order", after, f"^{update.old}")
     others = [sha for ref, sha in git.refs(path).items() if ref.startswith("refs/heads/") and ref != update.ref]

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -211,11 +211,15 @@ def merge_base(path: Path, one: str, other: str) -> str | None:
 @functools.lru_cache(256)
 def tree(path: Path, sha: str) -> tuple[Entry, ...]:
     """The entries of a tree by its SHA."""
-    return whole_tree(path, sha, ())
+    return _listed(path, sha)
 
 
-def whole_tree(path: Path, sha: str, flags: Sequence[str] = ("-r", "-t")) -> tuple[Entry, ...]:
+def whole_tree(path: Path, sha: str) -> tuple[Entry, ...]:
     """The entries of a tree and of all within it, with the trees themselves, as GitHub lists them."""
+    return _listed(path, sha, "-r", "-t")
+
+
+def _listed(path: Path, sha: str, *flags: str) -> tuple[Entry, ...]:
     raw = run(path, "ls-tree", "-z", "--long", *flags, sha).decode(errors="surrogateescape")
     found = []
     for line in filter(None, raw.split("\x00")):

@@ -2,15 +2,25 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, case, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, bindparam, case, exists, func, select, update
 
 from ci_bot.records import CheckRun
 from ci_bot.store.tables import check_run, repository, undelivered
 
 NAMED = ("repository_id", "head_sha", "name")
 """What its generations have in common."""
+# What is asked for each change is put together once: that takes longer than the database does.
+_ONE = select(check_run).where(check_run.c.id == bindparam("of"))
+_CHANGE = update(check_run).where(check_run.c.id == bindparam("of"))
+_MAKE = check_run.insert().returning(check_run.c.id)
+_LAST = select(check_run).order_by(check_run.c.generation.desc()).limit(1)
+_OF_REPOSITORY = _LAST.where(check_run.c.repository_id == bindparam("repository"))
+_NEWEST = _OF_REPOSITORY.where(check_run.c.head_sha == bindparam("sha"), check_run.c.name == bindparam("named"))
+_OWN = _NEWEST.where(check_run.c.experiment_id == bindparam("experiment"))
+_BY_GITHUB_ID = _OF_REPOSITORY.where(check_run.c.github_id == bindparam("github"))
 
 
 @dataclass(frozen=True)
@@ -74,19 +84,20 @@ def want(
         "wanted_digest": digest(wanted),
         "completed": wanted.status == "completed",
     }
-    last = newest(connection, repository_id, wanted.head_sha, wanted.name)
-    row = _own(connection, wanted, repository_id, experiment_id) or last
+    row = _own(connection, wanted, repository_id, experiment_id)
+    row = row or newest(connection, repository_id, wanted.head_sha, wanted.name)
     if row is not None and _continues(row, wanted, experiment_id):
-        connection.execute(update(check_run).where(check_run.c.id == row.id).values(values))
-        if values["completed"]:  # the end is tried once more
+        connection.execute(_CHANGE, {"of": row.id, **values})
+        if values["completed"] and row.undeliverable is not None:  # the end is tried once more
             own = (check_run.c.id == row.id) & ~_passed_by()
             connection.execute(update(check_run).where(own).values(undeliverable=None))
         row_id = row.id
     else:
+        last = row and newest(connection, repository_id, wanted.head_sha, wanted.name)
         values |= {"repository_id": repository_id, "head_sha": wanted.head_sha, "name": wanted.name}
         values["generation"] = 1 if last is None else last.generation + 1
-        row_id = connection.execute(check_run.insert().values(values).returning(check_run.c.id)).scalar_one()
-    return _row(connection.execute(select(check_run).where(check_run.c.id == row_id)).mappings().one())
+        row_id = connection.execute(_MAKE, values).scalar_one()
+    return _row(connection.execute(_ONE, {"of": row_id}).mappings().one())
 
 
 def _continues(row: CheckRunRow, wanted: CheckRun, experiment_id: int | None) -> bool:
@@ -103,22 +114,26 @@ def due(connection: Connection, now: float, each: int = 32) -> list[CheckRunRow]
     First words and ends go before what passes. None goes while an older one of its name at its commit is to be
     written: GitHub shows the one that was made last.
     """
+    return [_row(row) for row in connection.execute(_due(), {"now": now, "each": each}).mappings()]
+
+
+@cache
+def _due() -> Select[Any]:
     passing = case((check_run.c.completed | check_run.c.acknowledged_at.is_(None), 0), else_=1)
     order = (passing, check_run.c.next_try_at, check_run.c.id)
     place = func.row_number().over(partition_by=repository.c.installation_id, order_by=order)
     waiting = (
         select(check_run.c.id, place.label("place"))
         .outerjoin(repository, repository.c.id == check_run.c.repository_id)
-        .where(undelivered, check_run.c.next_try_at <= now, ~_follows_undelivered())
+        .where(undelivered, check_run.c.next_try_at <= bindparam("now"), ~_follows_undelivered())
         .subquery()
     )
-    rows = (
+    return (
         select(check_run)
         .join(waiting, waiting.c.id == check_run.c.id)
-        .where(waiting.c.place <= each)
+        .where(waiting.c.place <= bindparam("each"))
         .order_by(waiting.c.place, check_run.c.next_try_at, check_run.c.id)
     )
-    return [_row(row) for row in connection.execute(rows).mappings()]
 
 
 def acknowledged(
@@ -134,18 +149,9 @@ def acknowledged(
         annotations_sent: how many GitHub has; it appends them, so none may be sent twice.
         at: now.
     """
-    connection.execute(
-        update(check_run)
-        .where(check_run.c.id == row_id)
-        .values(
-            acknowledged_digest=digest,
-            acknowledged_at=at,
-            github_id=github_id,
-            annotations_sent=annotations_sent,
-            tries=0,
-            next_try_at=0.0,
-        )
-    )
+    values = {"acknowledged_digest": digest, "acknowledged_at": at, "github_id": github_id}
+    values |= {"annotations_sent": annotations_sent, "tries": 0, "next_try_at": 0.0}
+    connection.execute(_CHANGE, {"of": row_id, **values})
 
 
 def failed(connection: Connection, row_id: int, next_try_at: float) -> None:
@@ -183,17 +189,13 @@ def last_id(connection: Connection) -> int:
 
 def get(connection: Connection, row_id: int) -> CheckRunRow | None:
     """One row, if it exists."""
-    return _maybe(connection, check_run.c.id == row_id)
+    row = connection.execute(_ONE, {"of": row_id}).mappings().one_or_none()
+    return None if row is None else _row(row)
 
 
 def newest(connection: Connection, repository_id: int, head_sha: str, name: str) -> CheckRunRow | None:
     """The newest generation of that name at that commit."""
-    return _maybe(
-        connection,
-        check_run.c.repository_id == repository_id,
-        check_run.c.head_sha == head_sha,
-        check_run.c.name == name,
-    )
+    return _maybe(connection, _NEWEST, repository=repository_id, sha=head_sha, named=name)
 
 
 def at_commit(connection: Connection, repository_id: int, head_sha: str) -> list[CheckRunRow]:
@@ -215,7 +217,7 @@ def of_experiment(connection: Connection, experiment_id: int) -> list[CheckRunRo
 
 def find_by_github_id(connection: Connection, repository_id: int, github_id: int) -> CheckRunRow | None:
     """The one that GitHub knows by that id."""
-    return _maybe(connection, check_run.c.repository_id == repository_id, check_run.c.github_id == github_id)
+    return _maybe(connection, _BY_GITHUB_ID, repository=repository_id, github=github_id)
 
 
 def _follows_undelivered() -> ColumnElement[bool]:
@@ -241,18 +243,12 @@ def _passed_by() -> ColumnElement[bool]:
 def _own(connection: Connection, wanted: CheckRun, repository_id: int, experiment_id: int | None) -> CheckRunRow | None:
     if experiment_id is None:
         return None
-    return _maybe(
-        connection,
-        check_run.c.repository_id == repository_id,
-        check_run.c.head_sha == wanted.head_sha,
-        check_run.c.name == wanted.name,
-        check_run.c.experiment_id == experiment_id,
-    )
+    key = {"repository": repository_id, "sha": wanted.head_sha, "named": wanted.name}
+    return _maybe(connection, _OWN, **key, experiment=experiment_id)
 
 
-def _maybe(connection: Connection, *conditions: Any) -> CheckRunRow | None:
-    rows = select(check_run).where(*conditions).order_by(check_run.c.generation.desc()).limit(1)
-    row = connection.execute(rows).mappings().one_or_none()
+def _maybe(connection: Connection, rows: Select[Any], **of: Any) -> CheckRunRow | None:
+    row = connection.execute(rows, of).mappings().one_or_none()
     return None if row is None else _row(row)
 
 

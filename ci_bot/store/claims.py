@@ -1,10 +1,30 @@
 """Claims: what wants an experiment, and which experiments nothing wants any more."""
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, or_, select, update
 
 from ci_bot.records import Claim, ClaimKind
-from ci_bot.store.tables import claim, experiment, insert
+from ci_bot.store.tables import Text, claim, experiment, insert
 from launcher.state import TERMINAL
+
+# What is asked for each push is put together once: that takes longer than the database does.
+_OPEN = (
+    claim.c.experiment_id == experiment.c.id,
+    experiment.c.repository_id == bindparam("repository"),
+    claim.c.kind == bindparam("kind"),
+    claim.c.key == bindparam("key"),
+    claim.c.ended_at.is_(None),
+)
+_EXCEPT_SHA, _ONLY_SHA = bindparam("except_sha", type_=Text), bindparam("only_sha", type_=Text)
+_OPEN_FOR = select(experiment.c.id, experiment.c.head_sha).where(*_OPEN).order_by(experiment.c.id)
+_ENDING = (
+    select(claim.c.id, claim.c.experiment_id)
+    .where(*_OPEN, claim.c.lasting.is_(False))
+    .where(or_(_EXCEPT_SHA.is_(None), experiment.c.head_sha != _EXCEPT_SHA))
+    .where(or_(_ONLY_SHA.is_(None), experiment.c.head_sha == _ONLY_SHA))
+    .order_by(experiment.c.id)
+    # Two transactions that each end one of the last two claims must not both see the other one's as open.
+    .with_for_update(of=experiment)
+)
 
 
 def add(connection: Connection, experiment_id: int, wanted: Claim, at: float) -> None:
@@ -52,25 +72,10 @@ def end(
     Returns:
         Unfinished experiments whose last open claim ended by this; the caller's transaction wishes them cancelled.
     """
-    ending = (
-        select(claim.c.id, claim.c.experiment_id)
-        .join(experiment, experiment.c.id == claim.c.experiment_id)
-        .where(
-            experiment.c.repository_id == repository_id,
-            claim.c.kind == kind,
-            claim.c.key == key,
-            claim.c.ended_at.is_(None),
-            claim.c.lasting.is_(False),
-        )
-        .order_by(experiment.c.id)
-        # Two transactions that each end one of the last two claims must not both see the other one's as open.
-        .with_for_update(of=experiment)
-    )
-    if except_sha is not None:
-        ending = ending.where(experiment.c.head_sha != except_sha)
-    if only_sha is not None:
-        ending = ending.where(experiment.c.head_sha == only_sha)
-    found = connection.execute(ending).all()
+    of = {"repository": repository_id, "kind": kind, "key": key, "except_sha": except_sha, "only_sha": only_sha}
+    found = connection.execute(_ENDING, of).all()
+    if not found:
+        return []
     connection.execute(
         update(claim)
         .where(claim.c.id.in_([row.id for row in found]), claim.c.ended_at.is_(None))
@@ -81,18 +86,8 @@ def end(
 
 def open_for(connection: Connection, repository_id: int, kind: ClaimKind, key: str) -> list[tuple[int, str]]:
     """Experiment id and head SHA of every open claim of that kind and key, lasting ones too."""
-    rows = (
-        select(experiment.c.id, experiment.c.head_sha)
-        .join(claim, claim.c.experiment_id == experiment.c.id)
-        .where(
-            experiment.c.repository_id == repository_id,
-            claim.c.kind == kind,
-            claim.c.key == key,
-            claim.c.ended_at.is_(None),
-        )
-        .order_by(experiment.c.id)
-    )
-    return [(row.id, row.head_sha) for row in connection.execute(rows)]
+    rows = connection.execute(_OPEN_FOR, {"repository": repository_id, "kind": kind, "key": key})
+    return [(row.id, row.head_sha) for row in rows]
 
 
 def of_experiment(connection: Connection, experiment_id: int) -> list[Claim]:

@@ -35,54 +35,69 @@ class Delivery:
 
 
 _WAITS = delivery.c.processed_at.is_(None)
+# What is asked for each delivery is put together once: that takes longer than the database does.
+_FRESH = (_WAITS, delivery.c.lane.is_(None), delivery.c.next_try_at <= bindparam("now"))
+_SIZES = (
+    select(delivery.c.seq, func.length(delivery.c.body))
+    .where(*_FRESH)
+    .order_by(delivery.c.seq)
+    .limit(bindparam("most"))
+)
+_UNSORTED = select(delivery).where(*_FRESH, delivery.c.seq <= bindparam("last")).order_by(delivery.c.seq)
+_SORT = update(delivery).where(delivery.c.seq == bindparam("of")).values(lane=bindparam("into"))
+_LANES = (
+    select(delivery.c.lane)
+    .where(_WAITS, delivery.c.lane.is_not(None), delivery.c.next_try_at <= bindparam("now"))
+    .group_by(delivery.c.lane)
+    .order_by(func.min(delivery.c.seq))
+)
+_DUE = (
+    select(delivery.c.seq)
+    .where(_WAITS, delivery.c.lane == bindparam("in"), delivery.c.next_try_at <= bindparam("now"))
+    .limit(1)
+)
+_FIRST = _DUE.where(delivery.c.tries < PATIENT_TRIES).order_by(delivery.c.seq)
+_PATIENT = _DUE.order_by(delivery.c.next_try_at, delivery.c.seq)
+_ONE = select(delivery).where(delivery.c.seq == bindparam("of"))
+_PROCESSED = update(delivery).where(delivery.c.seq == bindparam("of"), _WAITS)
 
 
 def unsorted(connection: Connection, now: float, limit: int = 100) -> list[Delivery]:
     """Deliveries that are in no lane yet, in the order of their arrival; no more at once than memory bears."""
-    fresh = (_WAITS, delivery.c.lane.is_(None), delivery.c.next_try_at <= now)
-    sizes = select(delivery.c.seq, func.length(delivery.c.body)).where(*fresh).order_by(delivery.c.seq).limit(limit)
     last, total_bytes = 0, 0
-    for seq, size_bytes in connection.execute(sizes).all():
+    for seq, size_bytes in connection.execute(_SIZES, {"now": now, "most": limit}).all():
         total_bytes += size_bytes
         if last and total_bytes > READ_BYTES:
             break
         last = seq
-    rows = select(delivery).where(*fresh, delivery.c.seq <= last).order_by(delivery.c.seq)
-    return [_delivery(row) for row in connection.execute(rows).mappings()]
+    rows = connection.execute(_UNSORTED, {"now": now, "last": last}).mappings() if last else ()
+    return [_delivery(row) for row in rows]
 
 
 def sort(connection: Connection, lanes: Mapping[int, int]) -> None:
     """Put deliveries into lanes: of each `seq` the number."""
-    change = update(delivery).where(delivery.c.seq == bindparam("of")).values(lane=bindparam("into"))
-    connection.execute(change, [{"of": seq, "into": lane} for seq, lane in lanes.items()])
+    connection.execute(_SORT, [{"of": seq, "into": lane} for seq, lane in lanes.items()])
 
 
 def lanes(connection: Connection, now: float) -> list[int]:
     """The lanes in which something is to be done now; first the one whose first delivery arrived first."""
-    due = select(delivery.c.lane).where(_WAITS, delivery.c.lane.is_not(None), delivery.c.next_try_at <= now)
-    return list(connection.scalars(due.group_by(delivery.c.lane).order_by(func.min(delivery.c.seq))))
+    return list(connection.scalars(_LANES, {"now": now}))
 
 
 def next_in(connection: Connection, lane: int, now: float) -> Delivery | None:
     """The delivery to process now in a lane: the first, and after all others those tried so often already."""
-    due = select(delivery.c.seq).where(_WAITS, delivery.c.lane == lane, delivery.c.next_try_at <= now).limit(1)
-    first = due.where(delivery.c.tries < PATIENT_TRIES).order_by(delivery.c.seq)
-    seq = connection.scalar(first)
-    if seq is None:
-        seq = connection.scalar(due.order_by(delivery.c.next_try_at, delivery.c.seq))
+    seq = None
+    for due in (_FIRST, _PATIENT):
+        if seq is None:
+            seq = connection.scalar(due, {"in": lane, "now": now})
     if seq is None:
         return None
-    return _delivery(connection.execute(select(delivery).where(delivery.c.seq == seq)).mappings().one())
+    return _delivery(connection.execute(_ONE, {"of": seq}).mappings().one())
 
 
 def processed(connection: Connection, seq: int, outcome: str, at: float) -> bool:
     """Say that it was acted on; False if it had been already, and then the caller's transaction must not act again."""
-    change = (
-        update(delivery)
-        .where(delivery.c.seq == seq, delivery.c.processed_at.is_(None))
-        .values(processed_at=at, outcome=outcome)
-    )
-    return changed(connection, change) == 1
+    return changed(connection, _PROCESSED, {"of": seq, "processed_at": at, "outcome": outcome}) == 1
 
 
 def postpone(connection: Connection, seq: int, next_try_at: float, why: str) -> None:
@@ -120,9 +135,9 @@ def prune(connection: Connection, older_than: float) -> int:
     )
 
 
-def changed(connection: Connection, statement: Any) -> int:
+def changed(connection: Connection, statement: Any, values: Mapping[str, Any] | None = None) -> int:
     """How many rows an UPDATE or DELETE touched."""
-    return cast("CursorResult[Any]", connection.execute(statement)).rowcount
+    return cast("CursorResult[Any]", connection.execute(statement, values)).rowcount
 
 
 def _delivery(row: RowMapping) -> Delivery:

@@ -22,6 +22,7 @@ WORKER_LEASE = "worker"
 BUSY_TIMEOUT_S = 30.0
 WAL_PAUSE_S = 0.02
 MIGRATIONS = Path(__file__).parent / "migrations"
+_EPOCH = select(lease.c.epoch).where(lease.c.name == WORKER_LEASE).with_for_update()
 _MIGRATION_LOCK = 0x44455343454E54  # any number that is ours: PostgreSQL's advisory locks have no names
 
 
@@ -127,8 +128,7 @@ def begin(engine: Engine, epoch: int | None = None) -> Iterator[Connection]:
     """
     with engine.connect().execution_options(immediate=True) as connection, connection.begin():
         if epoch is not None:
-            row = select(lease.c.epoch).where(lease.c.name == WORKER_LEASE).with_for_update()
-            found = connection.execute(row).scalar()
+            found = connection.scalar(_EPOCH)
             if found != epoch:
                 raise LeaseLost(f"the lease {WORKER_LEASE!r} has epoch {found}, this worker's was {epoch}")
         yield connection

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, or_, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, or_, select, update
 
 from ci_bot.records import Claim, Experiment, Held, HeldNode, Transition, Wish
 from ci_bot.store import claims
@@ -16,6 +16,38 @@ from launcher.state import TERMINAL, Cause, Progress, State
 
 PROGRESS = tuple(asdict(Progress()))
 """The columns that are its progress."""
+# What is asked for each step of each experiment is put together once: that takes longer than the database does.
+_ONE = select(experiment).where(experiment.c.id == bindparam("of"))
+_AT_COMMIT = (
+    select(experiment)
+    .where(experiment.c.repository_id == bindparam("repository"), experiment.c.head_sha == bindparam("sha"))
+    .order_by(experiment.c.rerun)
+)
+_SHOWN = or_(
+    experiment.c.state.not_in(bindparam("passing", expanding=True)),
+    experiment.c.state_at < bindparam("before"),
+    experiment.c.pending_reason != "",
+    experiment.c.reported_version == 0,
+)
+_UNREPORTED = (
+    select(experiment)
+    .where(experiment.c.version != experiment.c.reported_version, _SHOWN)
+    .order_by(experiment.c.id)
+    .limit(bindparam("most"))
+)
+_REPORTED = update(experiment).where(experiment.c.id == bindparam("of")).values(reported_version=bindparam("rendered"))
+_AS_EXPECTED = (experiment.c[name].is_not_distinct_from(bindparam(f"expected_{name}")) for name in PROGRESS)
+_RECORD = (
+    update(experiment).where(experiment.c.id == bindparam("of"), *_AS_EXPECTED).values(version=experiment.c.version + 1)
+)
+_RECORD_QUEUED = _RECORD.values(queued_at=func.coalesce(experiment.c.queued_at, bindparam("at")))
+_TIMELINES = (
+    select(transition)
+    .where(transition.c.experiment_id.in_(bindparam("of", expanding=True)))
+    .order_by(transition.c.sequence)
+)
+_LAST = select(func.coalesce(func.max(transition.c.sequence), 0)).where(transition.c.experiment_id == bindparam("of"))
+_APPEND = transition.insert().values(sequence=_LAST.scalar_subquery() + 1)
 
 
 @dataclass(frozen=True)
@@ -77,7 +109,7 @@ def create(connection: Connection, draft: Draft, claim: Claim, at: float) -> tup
 
 def get(connection: Connection, experiment_id: int) -> Experiment | None:
     """One experiment, if it exists."""
-    row = connection.execute(select(experiment).where(experiment.c.id == experiment_id)).mappings().one_or_none()
+    row = connection.execute(_ONE, {"of": experiment_id}).mappings().one_or_none()
     return None if row is None else experiment_of(row)
 
 
@@ -126,12 +158,8 @@ def newest(connection: Connection, repository_id: int, head_sha: str, name: str)
 
 def at_commit(connection: Connection, repository_id: int, head_sha: str) -> list[Experiment]:
     """The newest re-run of each name at that commit, by name."""
-    rows = (
-        select(experiment)
-        .where(experiment.c.repository_id == repository_id, experiment.c.head_sha == head_sha)
-        .order_by(experiment.c.rerun)
-    )
-    by_name = {row["name"]: row for row in connection.execute(rows).mappings()}
+    rows = connection.execute(_AT_COMMIT, {"repository": repository_id, "sha": head_sha})
+    by_name = {row["name"]: row for row in rows.mappings()}
     return [experiment_of(by_name[name]) for name in sorted(by_name)]
 
 
@@ -142,24 +170,13 @@ def unreported(
 
     Of those in a state that is `passing` only who entered it `before`, has a reason to wait, or was never rendered.
     """
-    shown = or_(
-        experiment.c.state.not_in(passing),
-        experiment.c.state_at < before,
-        experiment.c.pending_reason != "",
-        experiment.c.reported_version == 0,
-    )
-    rows = (
-        select(experiment)
-        .where(experiment.c.version != experiment.c.reported_version, shown)
-        .order_by(experiment.c.id)
-        .limit(limit)
-    )
-    return [experiment_of(row) for row in connection.execute(rows).mappings()]
+    rows = connection.execute(_UNREPORTED, {"passing": sorted(passing), "before": before, "most": limit})
+    return [experiment_of(row) for row in rows.mappings()]
 
 
 def reported(connection: Connection, experiment_id: int, version: int) -> None:
     """Say that every check run of that version is wanted now; part of the transaction that wants them."""
-    connection.execute(update(experiment).where(experiment.c.id == experiment_id).values(reported_version=version))
+    connection.execute(_REPORTED, {"of": experiment_id, "rendered": version})
 
 
 def record(
@@ -190,16 +207,18 @@ def record(
     Returns:
         False if somebody else has changed it since; nothing was written.
     """
-    matches = [experiment.c[name] == value for name, value in _progress_columns(expected).items()]
-    values: dict[str, Any] = {"version": experiment.c.version + 1}
+    values: dict[str, Any] = {"of": experiment_id}
+    values |= {f"expected_{name}": value for name, value in _progress_columns(expected).items()}
+    statement = _RECORD
     if new != expected:
         values |= _progress_columns(new) | _times(expected, new, at)
+        if new.state is State.PENDING:  # its place in the queue is kept
+            statement, values["at"] = _RECORD_QUEUED, at
     if detail is not None:
         values["detail"] = json.dumps(dict(detail))
     if held is not None:
         values["held"] = json.dumps(asdict(held))
-    statement = update(experiment).where(experiment.c.id == experiment_id, *matches).values(values)
-    if changed(connection, statement) == 0:
+    if changed(connection, statement, values) == 0:
         return False
     if new != expected:
         _append(connection, experiment_id, new, at=at, reason=reason)
@@ -265,8 +284,7 @@ def transitions(connection: Connection, experiment_id: int) -> list[Transition]:
 def timelines(connection: Connection, experiment_ids: Collection[int]) -> dict[int, list[Transition]]:
     """The timelines of a page of experiments, each from the start; empty of one that is not there."""
     found: dict[int, list[Transition]] = {each: [] for each in experiment_ids}
-    rows = select(transition).where(transition.c.experiment_id.in_(found)).order_by(transition.c.sequence)
-    for row in connection.execute(rows).mappings() if found else ():
+    for row in connection.execute(_TIMELINES, {"of": list(found)}).mappings() if found else ():
         found[row["experiment_id"]].append(
             Transition(
                 sequence=row["sequence"],
@@ -281,17 +299,16 @@ def timelines(connection: Connection, experiment_ids: Collection[int]) -> dict[i
 
 
 def _append(connection: Connection, experiment_id: int, progress: Progress, *, at: float, reason: str) -> None:
-    last = select(func.coalesce(func.max(transition.c.sequence), 0)).where(transition.c.experiment_id == experiment_id)
     row = {
+        "of": experiment_id,
         "experiment_id": experiment_id,
-        "sequence": last.scalar_subquery() + 1,
         "attempt": progress.attempt,
         "state": progress.state,
         "at": at,
         "reason": reason,
         "cause": progress.cause,
     }
-    connection.execute(transition.insert().values(row))
+    connection.execute(_APPEND, row)
 
 
 def _progress_columns(progress: Progress) -> dict[str, Any]:
@@ -305,8 +322,6 @@ def _times(old: Progress, new: Progress, at: float) -> dict[str, Any]:
         values["running_at"] = None
     if (new.state, new.attempt) != (old.state, old.attempt):
         values |= {"state_at": at, "pending_reason": ""}
-    if new.state is State.PENDING:
-        values["queued_at"] = func.coalesce(experiment.c.queued_at, at)
     if new.state is State.RUNNING:
         values["running_at"] = at
     if new.state in TERMINAL:

@@ -18,6 +18,9 @@ class Quarantined:
     since: float
 
 
+_HOSTS = select(table).order_by(table.c.since)
+
+
 def add(connection: Connection, host: Quarantined) -> None:
     """Admit nothing to a host; the first reason stays."""
     statement = insert(connection, table).values(host=host.host, why=host.why, since=host.since)
@@ -31,4 +34,4 @@ def remove(connection: Connection, host: str) -> bool:
 
 def hosts(connection: Connection) -> list[Quarantined]:
     """Every host in quarantine, the longest first."""
-    return [Quarantined(**row) for row in connection.execute(select(table).order_by(table.c.since)).mappings()]
+    return [Quarantined(**row) for row in connection.execute(_HOSTS).mappings()]

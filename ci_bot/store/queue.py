@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
-from sqlalchemy import Connection, Select, func, select, update
+from sqlalchemy import Connection, Select, bindparam, func, select, update
 
 from ci_bot.records import Experiment
 from ci_bot.store.deliveries import changed
@@ -16,6 +17,28 @@ from launcher.state import TERMINAL, WAITING, Progress, State
 UNDER_WAY = sorted(set(State) - TERMINAL - WAITING)
 MOST_IDS = 500
 """In one statement: databases take only so many parameters."""
+# What a pass asks is put together once: that takes longer than the database does.
+_UNDER_WAY = select(experiment).where(experiment.c.state.in_(UNDER_WAY)).order_by(experiment.c.id)
+# In the words of the index. With the state among them SQLite would go through all that wait.
+_WISHED = experiment.c.wish_at.is_not(None) & experiment.c.ended_at.is_(None)
+_UNWANTED = select(experiment).where(_WISHED).order_by(experiment.c.id)
+_CREATED = (
+    select(experiment.c.id)
+    .where(experiment.c.state == State.CREATED)
+    .order_by(experiment.c.id)
+    .limit(bindparam("most"))
+)
+_SOME = select(experiment).where(experiment.c.id.in_(bindparam("of", expanding=True))).order_by(experiment.c.id)
+_PLACE = func.coalesce(experiment.c.queued_at, experiment.c.created_at).label("place")
+_QUEUED = select(
+    *(experiment.c[name] for name in ("id", "repository_id", "specification", "state_at", *PROGRESS)), _PLACE
+).where(experiment.c.id.in_(bindparam("of", expanding=True)), experiment.c.state == State.PENDING)
+_TELL = (
+    update(experiment)
+    .where(experiment.c.id == bindparam("of"), experiment.c.state == State.PENDING)
+    .where(experiment.c.pending_reason != bindparam("reason"))
+    .values(pending_reason=bindparam("reason"), version=experiment.c.version + 1)
+)
 
 
 @dataclass(frozen=True)
@@ -40,22 +63,17 @@ class Commit:
 
 def under_way(connection: Connection) -> list[Experiment]:
     """Those that hold something, or give it back, the oldest first."""
-    rows = select(experiment).where(experiment.c.state.in_(UNDER_WAY)).order_by(experiment.c.id)
-    return _experiments(connection, rows)
+    return _experiments(connection, _UNDER_WAY)
 
 
 def unwanted(connection: Connection) -> list[Experiment]:
     """Those that wait and are wished to end."""
-    # In the words of the index. With the state among them SQLite would go through all that wait.
-    wished = experiment.c.wish_at.is_not(None) & experiment.c.ended_at.is_(None)
-    found = _experiments(connection, select(experiment).where(wished).order_by(experiment.c.id))
-    return [each for each in found if each.state in WAITING]
+    return [each for each in _experiments(connection, _UNWANTED) if each.state in WAITING]
 
 
 def created(connection: Connection, limit: int, *, besides: Collection[int] = ()) -> list[Experiment]:
     """The first that are CREATED, in order, besides those that are seen to."""
-    ids = select(experiment.c.id).where(experiment.c.state == State.CREATED).order_by(experiment.c.id)
-    found = connection.scalars(ids.limit(limit + len(besides)))
+    found = connection.scalars(_CREATED, {"most": limit + len(besides)})
     return some(connection, list(islice((each for each in found if each not in besides), limit)))
 
 
@@ -66,12 +84,9 @@ def pending_ids(connection: Connection) -> set[int]:
 
 def queued(connection: Connection, ids: Iterable[int]) -> list[Queued]:
     """Which of these are PENDING, and their places."""
-    columns = [experiment.c[name] for name in ("id", "repository_id", "specification", "state_at", *PROGRESS)]
-    place = func.coalesce(experiment.c.queued_at, experiment.c.created_at).label("place")
     found = []
     for some_ids in _batches(ids):
-        rows = select(*columns, place).where(experiment.c.id.in_(some_ids), experiment.c.state == State.PENDING)
-        for row in connection.execute(rows).mappings():
+        for row in connection.execute(_QUEUED, {"of": some_ids}).mappings():
             specification = Specification.model_validate_json(row["specification"])
             found.append(
                 Queued(row["id"], row["repository_id"], specification, progress_of(row), row["state_at"], row["place"])
@@ -81,12 +96,7 @@ def queued(connection: Connection, ids: Iterable[int]) -> list[Queued]:
 
 def some(connection: Connection, ids: Iterable[int]) -> list[Experiment]:
     """Those that exist of these, by id."""
-    rows = select(experiment).order_by(experiment.c.id)
-    return [
-        each
-        for some_ids in _batches(ids)
-        for each in _experiments(connection, rows.where(experiment.c.id.in_(some_ids)))
-    ]
+    return [each for some_ids in _batches(ids) for each in _experiments(connection, _SOME, of=some_ids)]
 
 
 def commits(connection: Connection) -> list[Commit]:
@@ -100,13 +110,7 @@ def tell(connection: Connection, pending_reasons: Mapping[int, str]) -> bool:
     """Replace why those wait that still do; False if that says nothing new."""
     said = False
     for experiment_id, text in pending_reasons.items():
-        waits = (experiment.c.id == experiment_id) & (experiment.c.state == State.PENDING)
-        statement = (
-            update(experiment)
-            .where(waits, experiment.c.pending_reason != text)
-            .values(pending_reason=text, version=experiment.c.version + 1)
-        )
-        said |= changed(connection, statement) == 1
+        said |= changed(connection, _TELL, {"of": experiment_id, "reason": text}) == 1
     return said
 
 
@@ -115,5 +119,5 @@ def _batches(ids: Iterable[int]) -> Iterator[list[int]]:
     return (every[start : start + MOST_IDS] for start in range(0, len(every), MOST_IDS))
 
 
-def _experiments(connection: Connection, rows: Select[tuple[object, ...]]) -> list[Experiment]:
-    return [experiment_of(row) for row in connection.execute(rows).mappings()]
+def _experiments(connection: Connection, rows: Select[Any], **values: Any) -> list[Experiment]:
+    return [experiment_of(row) for row in connection.execute(rows, values).mappings()]

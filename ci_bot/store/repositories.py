@@ -1,9 +1,12 @@
 """The repositories on which the App is installed."""
 
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, select, update
 
 from ci_bot.records import Repository
 from ci_bot.store.tables import insert, repository
+
+_ONE = select(repository).where(repository.c.id == bindparam("of"))
+_INSTALLATIONS = select(repository.c.id, repository.c.installation_id)
 
 
 def remember(connection: Connection, known: Repository) -> None:
@@ -28,14 +31,13 @@ def get(connection: Connection, repository_id: int) -> Repository | None:
 
 def known(connection: Connection, repository_id: int) -> Repository | None:
     """One repository, removed or not, as it was last seen."""
-    row = connection.execute(select(repository).where(repository.c.id == repository_id)).mappings().one_or_none()
+    row = connection.execute(_ONE, {"of": repository_id}).mappings().one_or_none()
     return None if row is None else _repository(row)
 
 
 def installations(connection: Connection) -> dict[int, int]:
     """The installation of each repository that was ever seen, by the repository's id."""
-    rows = connection.execute(select(repository.c.id, repository.c.installation_id))
-    return {row.id: row.installation_id for row in rows}
+    return {row.id: row.installation_id for row in connection.execute(_INSTALLATIONS)}
 
 
 def present(connection: Connection) -> list[Repository]:

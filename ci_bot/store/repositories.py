@@ -1,11 +1,13 @@
 """The repositories on which the App is installed."""
 
+from collections.abc import Collection
+
 from sqlalchemy import Connection, RowMapping, bindparam, select, update
 
 from ci_bot.records import Repository
 from ci_bot.store.tables import insert, repository
 
-_ONE = select(repository).where(repository.c.id == bindparam("of"))
+_KNOWN = select(repository).where(repository.c.id.in_(bindparam("of", expanding=True)))
 _INSTALLATIONS = select(repository.c.id, repository.c.installation_id)
 
 
@@ -29,10 +31,10 @@ def get(connection: Connection, repository_id: int) -> Repository | None:
     return None if row is None else _repository(row)
 
 
-def known(connection: Connection, repository_id: int) -> Repository | None:
-    """One repository, removed or not, as it was last seen."""
-    row = connection.execute(_ONE, {"of": repository_id}).mappings().one_or_none()
-    return None if row is None else _repository(row)
+def known(connection: Connection, repository_ids: Collection[int]) -> dict[int, Repository]:
+    """Those of them that were ever seen, removed or not, as they were last seen; by id."""
+    rows = connection.execute(_KNOWN, {"of": sorted(repository_ids)}).mappings()
+    return {row["id"]: _repository(row) for row in rows}
 
 
 def installations(connection: Connection) -> dict[int, int]:

@@ -153,9 +153,10 @@ class Fetching:
         else:
             if remarks := (*self.notes(experiment), *notes):
                 await self.journal.remark(experiment.id, remarks)
-            await self.journal.note(experiment.id, pending_reason="")
-            if experiment.state is State.CREATED:
+            if experiment.state is State.CREATED:  # a new state has no reason to wait yet
                 await self.journal.signal(experiment.id, experiment.progress, Signal.COMMIT_RESOLVED)
+            else:
+                await self.journal.note(experiment.id, pending_reason="")
             self._fetches.pop(experiment.id, None)
 
     async def _not_yet(self, experiment: Experiment, fetch: Fetch, why: str) -> None:

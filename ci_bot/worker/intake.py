@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from ci_bot import decide
 from ci_bot.decide import Decision, Nothing
-from ci_bot.events import Event, InstallationChanged, RepositoriesChanged, parse
+from ci_bot.events import Event, Ignored, InstallationChanged, RepositoriesChanged, parse
 from ci_bot.github.client import GitHub
 from ci_bot.github.errors import Forbidden, GitHubError, Gone, RateLimited, Rejected
 from ci_bot.records import Wish
@@ -106,22 +106,32 @@ class Intake:
         return bool(fresh)
 
     async def _sort(self, fresh: list[Delivery], now: float) -> list[int]:
-        """Put what is new into its lane; the lanes that have something to do then."""
+        """Put what is new into its lane, unless it leads nowhere; the lanes that have something to do then."""
         lanes: dict[int, int] = {}
+        ignored: list[tuple[Delivery, str]] = []
         for delivery in fresh:
             try:
-                lane = _lane_of(self._parse(delivery))
+                event = self._parse(delivery)
+                lane = _lane_of(event)
             except Exception as error:
                 await self._put_off_as_defect(delivery, error)
             else:
-                lanes[delivery.seq] = lane
+                if isinstance(event, Ignored):
+                    ignored.append((delivery, _outcome([Nothing(event.reason)])))
+                else:
+                    lanes[delivery.seq] = lane
 
         def sort(connection: Connection) -> list[int]:
             if lanes:
                 deliveries.sort(connection, lanes)
+            for delivery, outcome in ignored:
+                deliveries.processed(connection, delivery.seq, outcome, self.now())
             return deliveries.lanes(connection, now)
 
-        return await self.books.write(sort)
+        due = await self.books.write(sort)
+        for delivery, outcome in ignored:
+            self._tell_processed(delivery, None, outcome)
+        return due
 
     def _parse(self, delivery: Delivery) -> Event:
         return parse(delivery.event, delivery.body, app_id=self.app_id, app_slug=self.app_slug)
@@ -188,7 +198,7 @@ class Intake:
 
     async def _settle(self, delivery: Delivery, event: Event, decisions: list[Decision]) -> None:
         """Write the decisions and that the delivery is done, in one transaction."""
-        outcome = "; ".join(sorted({describe(decision) for decision in decisions}))[:2000]
+        outcome = _outcome(decisions)
         repository = getattr(event, "repository", None)
 
         def commit(connection: Connection) -> None:
@@ -203,15 +213,24 @@ class Intake:
             self.inquiry.remember(repository, decisions)
         if isinstance(event, InstallationChanged | RepositoriesChanged):
             self.github.drop_installation(event.installation_id)
+        self._tell_processed(delivery, getattr(repository, "full_name", None), outcome)
+        if not all(isinstance(decision, Nothing) for decision in decisions):
+            self.changed()
+
+    def _tell_processed(self, delivery: Delivery, repository: str | None, outcome: str) -> None:
         log.info(
             "processed",
             delivery_id=delivery.guid,
             github_event=delivery.event,
-            repository=getattr(repository, "full_name", None),
+            repository=repository,
             outcome=outcome,
         )
         self.processed += 1
-        self.changed()
+
+
+def _outcome(decisions: Iterable[Decision]) -> str:
+    """What came of a delivery, as its row and the log say it."""
+    return "; ".join(sorted({describe(decision) for decision in decisions}))[:2000]
 
 
 def _lane_of(event: Event) -> int:

@@ -42,8 +42,10 @@ GONE_TRIES = 8
 """About three minutes."""
 ANNOTATIONS = 50
 """How many one request may carry."""
-Rows = tuple[list[Experiment], list[CheckRunRow], dict[int, int]]
-"""What is to be rendered or, where nothing is, what may be sent, and the installations of all repositories."""
+Due = tuple[list[CheckRunRow], dict[int, Repository]]
+"""What may be sent, and the repositories that it goes to."""
+Fresh = list[tuple[Experiment, tuple[Transition, ...]]]
+"""What is to be rendered, with its timeline."""
 log = structlog.get_logger()
 
 
@@ -83,34 +85,39 @@ class Reporting:
         if self._doubtful is None:
             self._doubtful = await self.books.read(check_runs.last_id)
         busy = set(self._sending)  # a row that is read while it is sent does not know of GitHub's answer yet
-        unreported, due, installations = await self.books.read(self._read)
-        for experiment in unreported:
-            await self._show(experiment)
-        if unreported:
+        fresh, (due, known) = await self.books.read(self._read)
+        for experiment, history in fresh:
+            await self._show(experiment, history)
+        if fresh:
             busy = set(self._sending)
-            due, installations = await self.books.read(self._due)
-        wait_s = PASS_S if len(unreported) < BATCH else 0.0
+            due, known = await self.books.read(self._due)
+        wait_s = PASS_S if len(fresh) < BATCH else 0.0
         for row in due:
             if row.id in busy or row.id in self._sending or len(self._sending) >= MAX_WRITES:
                 continue
-            installation_id = installations.get(row.repository_id, 0)
+            repository = known.get(row.repository_id)
+            installation_id = repository.installation_id if repository else 0
             if list(self._through.values()).count(installation_id) >= MAX_WRITES_EACH:
                 continue
             if (pause_s := self._not_before(row) - self.now()) > 0:
                 wait_s = min(wait_s, pause_s)
                 continue
-            task = asyncio.create_task(self._send(row))
+            task = asyncio.create_task(self._send(row, repository))
             self._sending[row.id], self._through[row.id] = task, installation_id
             task.add_done_callback(partial(self._sent, row.id))
         return wait_s
 
-    def _read(self, connection: Connection) -> Rows:
+    def _read(self, connection: Connection) -> tuple[Fresh, Due]:
+        """What is to be rendered or, where nothing is, what may be sent."""
         fresh = experiments.unreported(connection, BATCH, passing=PASSING, before=self.now() - PASSING_S)
-        return (fresh, [], {}) if fresh else (fresh, *self._due(connection))
+        if not fresh:
+            return [], self._due(connection)
+        histories = experiments.timelines(connection, [each.id for each in fresh])
+        return [(each, tuple(histories[each.id])) for each in fresh], ([], {})
 
-    def _due(self, connection: Connection) -> tuple[list[CheckRunRow], dict[int, int]]:
+    def _due(self, connection: Connection) -> Due:
         rows = check_runs.due(connection, self.now())
-        return rows, repositories.installations(connection) if rows else {}
+        return rows, repositories.known(connection, {row.repository_id for row in rows}) if rows else {}
 
     def _not_before(self, row: CheckRunRow) -> float:
         """When a check run may be written: GitHub gets the first word and the last at once."""
@@ -125,11 +132,11 @@ class Reporting:
             log.error("not sent", check_run=row_id, why=str(error))
         self.wake.set()
 
-    async def _show(self, experiment: Experiment) -> None:
+    async def _show(self, experiment: Experiment, history: tuple[Transition, ...]) -> None:
         if self._unshown.get(experiment.id, 0.0) > self.now():
             return
         try:
-            await self._render(experiment)
+            await self._render(experiment, history)
         except (LeaseLost, SQLAlchemyError):
             raise
         except Exception:
@@ -139,9 +146,8 @@ class Reporting:
         else:
             self._unshown.pop(experiment.id, None)
 
-    async def _render(self, experiment: Experiment) -> None:
-        history = await self.books.read(lambda c: experiments.transitions(c, experiment.id))
-        wanted = await asyncio.to_thread(self.render, experiment, tuple(history))
+    async def _render(self, experiment: Experiment, history: tuple[Transition, ...]) -> None:
+        wanted = await asyncio.to_thread(self.render, experiment, history)
 
         def want(connection: Connection) -> None:
             check_runs.want(
@@ -155,9 +161,9 @@ class Reporting:
 
         await self.books.write(want)
 
-    async def _send(self, row: CheckRunRow) -> None:
+    async def _send(self, row: CheckRunRow, repository: Repository | None) -> None:
         try:
-            await self._deliver(row)
+            await self._deliver(row, repository)
         except LeaseLost:
             raise
         except Exception:
@@ -171,8 +177,7 @@ class Reporting:
             else:
                 await self._give_up(row, "a defect of Descent's, and a newer one of its name waits for it")
 
-    async def _deliver(self, row: CheckRunRow) -> None:
-        repository = await self.books.read(lambda c: repositories.known(c, row.repository_id))
+    async def _deliver(self, row: CheckRunRow, repository: Repository | None) -> None:
         if repository is None:
             await self._give_up(row, "the repository is unknown")
             return

@@ -93,7 +93,7 @@ def test_a_removed_repository_is_gone_until_it_is_remembered_again(engine: Engin
         repositories.removed(connection, other.id, at=3.0)
         assert repositories.get(connection, other.id) is None
         assert repositories.by_installation(connection, 1) == [DIGITS]
-        assert repositories.known(connection, other.id) == other
+        assert repositories.known(connection, {other.id, 99}) == {other.id: other}
         assert repositories.installations(connection) == {DIGITS.id: 1, other.id: 1, elsewhere.id: 2}
         repositories.remember(connection, other)
         assert repositories.present(connection) == [elsewhere, other, DIGITS]

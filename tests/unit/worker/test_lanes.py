@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
 from ci_bot.github.answers import App
 from ci_bot.github.errors import Forbidden, GitHubError, Gone, RateLimited, Unavailable
@@ -131,6 +131,26 @@ def failing(*errors: GitHubError | None) -> Callable[[str], Awaitable[None]]:
             raise error
 
     return fail
+
+
+def test_what_leads_nowhere_is_done_with_where_it_is_sorted_and_wakes_nobody(desk: Desk) -> None:
+    woken: list[str] = []
+    desk.intake.changed = lambda: woken.append("reporting")
+
+    async def story() -> None:
+        star = {"guid": "star", "event": "star", "body": b"{}", "received_at": clock(), "source": "webhook"}
+        await desk.books.write(lambda c: c.execute(insert(delivery).values(star)))
+        assert not (await desk.intake.step() and desk.intake.busy)
+        row = await desk.books.read(lambda c: c.execute(select(delivery)).one())
+        assert (row.processed_at, row.outcome) == (clock(), '"star" events start nothing')
+        assert desk.intake.processed == 1
+        assert not woken
+        await desk.receive(7, *shas(1))
+        await desk.intake.step()
+        await desk.intake.busy[7]
+        assert woken == ["reporting"]
+
+    play(story())
 
 
 def test_a_repository_that_github_refuses_holds_up_no_other_and_is_asked_about_seldom(desk: Desk) -> None:

@@ -166,10 +166,17 @@ class Drive:
             await self._asking.cluster(lambda: self.backend.release(group))
             return Signal.NOT_PLACED
         self.held = replace(await gang.nodes_of(placed), before=self.held.before)
-        await self._hold()  # before anything is there
-        await self._tell_of_storage(self.held.before)
-        prepared = together(gang.prepare(node) for node in self.held.nodes)
-        self.held = replace(self.held, nodes=tuple(await self._asking.while_reserved(self.held, prepared)))
+        offsets = [asyncio.ensure_future(gang.code_offset(node)) for node in self.held.nodes]  # beside the record
+        try:
+            await self._hold()  # before anything is there
+            await self._tell_of_storage(self.held.before)
+            pairs = zip(self.held.nodes, offsets, strict=True)
+            prepared = together(gang.prepare(node, offset) for node, offset in pairs)
+            self.held = replace(self.held, nodes=tuple(await self._asking.while_reserved(self.held, prepared)))
+        finally:
+            for offset in offsets:
+                offset.cancel()
+            await asyncio.gather(*offsets, return_exceptions=True)
         return Signal.NODES_READY
 
     def _returned(self) -> None:

@@ -1,7 +1,7 @@
 """The nodes of one attempt: reserved together, then each given code, workspace and environment."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -103,10 +103,15 @@ class Gang:
             return ()
         return await self.asking.cluster(lambda: self.asking.backend.gpu_ids(self.name, index, count))
 
-    async def prepare(self, node: HeldNode) -> HeldNode:
-        """Make a node ready."""
+    async def code_offset(self, node: HeldNode) -> int:
+        """How much of the code a node has; asking changes nothing there."""
         agent = self.asking.backend.agent(node.node_id)
-        await self._send_code(node, agent)
+        return await self.asking.node(node, lambda: agent.code_offset(self.attempt.code.key))
+
+    async def prepare(self, node: HeldNode, code_offset: Awaitable[int]) -> HeldNode:
+        """Make a node ready, which has said how much of the code it has."""
+        agent = self.asking.backend.agent(node.node_id)
+        await self._send_code(node, agent, await code_offset)
         order = PrepareOrder(
             code_key=self.attempt.code.key,
             storage_key=self.attempt.storage_key,
@@ -140,10 +145,9 @@ class Gang:
             return "bubblewrap"
         raise Ended(Cause.PREPARATION_FAILED, node=node.host, why=f"commands can't be isolated there: {why}")
 
-    async def _send_code(self, node: HeldNode, agent: AgentClient) -> None:
+    async def _send_code(self, node: HeldNode, agent: AgentClient, offset: int) -> None:
         """The archive, from where the node's copy ends; -1 says that it has the whole tree."""
         code = self.attempt.code
-        offset = await self.asking.node(node, lambda: agent.code_offset(code.key))
         while offset >= 0:
             try:
                 chunk, last = await asyncio.to_thread(code.read, offset, CHUNK_BYTES)

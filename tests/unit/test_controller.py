@@ -157,20 +157,27 @@ def test_a_command_that_succeeds_takes_the_attempt_through_every_state_to_stoppe
 
 def test_what_is_held_is_on_record_before_the_node_is_told_anything(tmp_path: Path) -> None:
     case = Case(tmp_path, Command(runs_s=1))
-    seen: list[Held] = []
+    told: dict[str, Held] = {}
 
     def before(case: Case) -> None:
         original = case.backend.agent
 
         def agent(node_id: str) -> Any:
-            seen.append(case.journal.held)
-            return original(node_id)
+            found = original(node_id)
+            for name in ("facts", "code_offset", "put_code", "prepare"):
+                setattr(found, name, partial(noted, name, getattr(found, name)))
+            return found
+
+        async def noted(name: str, method: Callable[..., Any], *arguments: Any) -> Any:
+            told.setdefault(name, case.journal.held)
+            return await method(*arguments)
 
         case.backend.agent = agent  # type: ignore[method-assign]
 
     driven(case, before=before)
-    assert seen[0] == Held()  # it was only asked who it is
-    assert seen[1].nodes[0].key == KEY
+    assert told["facts"] == Held()  # it was only asked who it is, and then what it has
+    assert told["put_code"].nodes[0].key == KEY
+    assert told["prepare"].nodes[0].key == KEY
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ class CodeCache:
     def __init__(self, root: Path, locks: Path, max_bytes: int = MAX_BYTES) -> None:
         self._root, self._locks, self._max_bytes = root, locks, max_bytes
         root.mkdir(parents=True, exist_ok=True)
+        trees.scatter(root)
 
     def offset(self, key: str) -> int:
         """How much of the archive is here; -1 when the tree is."""

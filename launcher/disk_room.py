@@ -1,6 +1,7 @@
 """What a node keeps on its disk for later attempts, and gives up where room is short."""
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ ROOM_BYTES = 2 << 30
 """With less left on the disk, caches are given up."""
 FULL_BYTES = 512 << 20
 """With less left, nothing new is prepared or put back: a guardian would end it at once."""
+
+LOOK_S = 60.0
+"""Between two looks at all that is kept; nothing of it is given up within minutes anyway."""
 
 
 class DiskRoom:
@@ -28,6 +32,7 @@ class DiskRoom:
         """
         self._root, self._in_use = root, in_use
         self._code = CodeCache(root / "code", locks)
+        self._look_at = 0.0
 
     def code_offset(self, code_key: str) -> int:
         """How much of an archive is here; -1 when the whole tree is."""
@@ -36,7 +41,8 @@ class DiskRoom:
     def put_code(self, code_key: str, offset: int, chunk: bytes, last: bool) -> Extracted | None:
         """The next piece of an archive; what it held, with the last one, for which older trees may have to go."""
         extracted = self._code.put(code_key, offset, chunk, last)
-        if extracted is not None:
+        if extracted is not None and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_S
             self._code.evict(self._code_in_use() | {code_key})
         return extracted
 

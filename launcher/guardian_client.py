@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from launcher import sandbox
 from launcher.fork_server import ForkServer
-from launcher.guardian import cgroup, control, durable, record, tree
+from launcher.guardian import cgroup, control, durable, record, start, tree
 from launcher.guardian_order import ATTEMPT, Enclosure, cgroup_name, marks, public, to_wire
 from launcher.guardian_order import Limits as Limits
 from launcher.guardian_order import Order as Order
@@ -77,8 +77,14 @@ def _enclose(directory: Path, order: Order) -> Enclosure | None:
         raise GuardianError("bwrap is not installed (package bubblewrap)")
     etc = directory / "etc"
     sandbox.write_etc(order.sandbox, etc)
-    bwrap = sandbox.bwrap_argv(order.sandbox, host, str(etc.absolute()))
-    return Enclosure(bwrap=bwrap, init=sandbox.init_argv(host), root=host.root)
+    copied = sandbox.copied_files(order.sandbox, host, str(etc.absolute()))
+    copies = {path: start.FIRST_COPY + number for number, path in enumerate(copied)}
+    return Enclosure(
+        bwrap=sandbox.bwrap_argv(order.sandbox, host, copies),
+        copied=list(copied.values()),
+        init=sandbox.init_argv(host),
+        root=host.root,
+    )
 
 
 def _fork(server: ForkServer, order_fd: int) -> str:

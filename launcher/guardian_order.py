@@ -61,9 +61,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Enclosure:
-    """The command lines of a sandbox: bubblewrap's, and that of our PID 1 in it. As root, PID 1 changes the user."""
+    """The command lines of a sandbox: bubblewrap's, and that of our PID 1 in it. As root, PID 1 changes the user.
+
+    `copied` are the host's files that bubblewrap reads, on descriptors that its command line names.
+    """
 
     bwrap: list[str]
+    copied: list[str]
     init: list[str]
     root: bool
 
@@ -86,6 +90,7 @@ def to_wire(directory: Path, order: Order, enclosure: Enclosure | None) -> "Wire
         "env": {**order.env, **marks(directory, order.key)},
         "cwd": order.cwd,
         "bwrap": enclosure.bwrap if enclosure else None,
+        "copied": enclosure.copied if enclosure else [],
         "init": enclosure.init if enclosure else [],
         "uid": user.uid if user else None,
         "gid": user.gid if user else None,

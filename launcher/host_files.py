@@ -52,6 +52,9 @@ ETC = (
 )
 """The files of /etc that programs need and that tell nobody a secret; passwd, group and hosts are our own."""
 
+LIVE = ("resolv.conf",)
+"""Those of ETC that change while commands run, which shall see it."""
+
 SYS = ("/sys/devices/system",)
 SYS_WITH_DEVICES = ("/sys/devices", "/sys/bus", "/sys/class", "/sys/module")
 """Libraries of accelerators find their devices, and how they are wired, by these."""

@@ -82,6 +82,7 @@ class Node:
         self._attempts = self._root / "attempts"
         node_root.own(self._root)
         self._attempts.mkdir(exist_ok=True)
+        trees.scatter(self._attempts)
         with _told():
             root_id = node_root.id_of(self._root)
         with locked(self._locks, "boot", "node"):  # several agents may begin on the same directory at once

@@ -1,12 +1,17 @@
 """Whole directory trees: copied, given away, removed. The system's own tools do it: no depth or mode stops them."""
 
+import fcntl
 import os
+import struct
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from launcher.node_types import NodeError
 from launcher.state import Cause
 
+# https://man7.org/linux/man-pages/man2/FS_IOC_SETFLAGS.2const.html
+_GET_FLAGS, _SET_FLAGS, _TOP_DIRECTORY = 0x80086601, 0x40086602, 0x00020000
 _COPY = """\
 cp -R --no-dereference --preserve=mode,timestamps --reflink=auto -- "$1" "$2" || exit
 exec chmod -R u+w -- "$2"
@@ -41,6 +46,21 @@ def remove(path: Path) -> None:
         # only a directory's own mode stops rm; root is never stopped by it
         subprocess.run(["chmod", "-R", "u+rwx", "--", path], capture_output=True, check=False)
         _run("rm", "-rf", "--one-file-system", "--", path)
+
+
+def scatter(directory: Path) -> None:
+    """Have trees that are made in a directory lie far apart on the disk, where its file system knows how.
+
+    ext4 makes a file near its directory, and steps over what was removed there within the last minutes, one by one:
+    where trees come and go, it gets slower and slower (`T` in chattr(1)).
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # another file system, which needs no such word
+            (flags,) = struct.unpack("l", fcntl.ioctl(fd, _GET_FLAGS, struct.pack("l", 0)))
+            fcntl.ioctl(fd, _SET_FLAGS, struct.pack("l", flags | _TOP_DIRECTORY))
+    finally:
+        os.close(fd)
 
 
 def _run(*argv: str | Path) -> None:

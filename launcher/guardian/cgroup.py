@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import time
 
@@ -54,7 +55,8 @@ def _read(path: str) -> str:
         return ""
 
 
-def _parents() -> dict[str, str]:
+@functools.cache  # a process stays where it was put; and while bubblewrap mounts, reading the mounts takes long
+def parents() -> dict[str, str]:
     """By controller, the directory below which we may make groups that have it."""
     own = own_directories(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
     found = {c: own[c] for c in _CONTROLLERS if c in own and os.access(own[c], os.W_OK)}
@@ -83,7 +85,7 @@ def processes_of(directory: str) -> list[int]:
 
 def leaves(name: str) -> list[str]:
     """The groups of that name that lie here."""
-    return [path for path in {os.path.join(parent, name) for parent in _parents().values()} if os.path.isdir(path)]
+    return [path for path in {os.path.join(parent, name) for parent in parents().values()} if os.path.isdir(path)]
 
 
 def remove(directory: str) -> bool:
@@ -111,11 +113,11 @@ class Cgroup:
     def __init__(self, name: str, memory_bytes: int | None, pids: int | None) -> None:
         self.directories: list[str] = []
         self._memory = self._pids = ""
-        parents = _parents()
-        if memory_bytes is not None and "memory" in parents:
-            self._memory = self._make(parents["memory"], name)
-        if pids is not None and "pids" in parents:
-            self._pids = self._make(parents["pids"], name)
+        above = parents()
+        if memory_bytes is not None and "memory" in above:
+            self._memory = self._make(above["memory"], name)
+        if pids is not None and "pids" in above:
+            self._pids = self._make(above["pids"], name)
         self.limits_memory = bool(self._memory) and self._limit_memory(memory_bytes or 0)
         # One more: the sandbox's PID 1 is in the group too.
         self.limits_pids = bool(self._pids) and _write(f"{self._pids}/pids.max", str((pids or 0) + 1))

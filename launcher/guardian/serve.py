@@ -8,6 +8,7 @@ import os
 import socket
 
 from .begin import begin
+from .cgroup import parents
 
 _MESSAGE_BYTES = 1
 _NAME = "/proc/self/comm"
@@ -16,6 +17,7 @@ _NAME = "/proc/self/comm"
 def serve(agent: socket.socket) -> None:
     """Fork for each message, which brings two descriptors: where the order is, and where the answer goes."""
     _restore_priority()
+    parents()  # known before anybody needs it
     gc.freeze()  # what is here already stays shared with those to come
     while True:
         message, fds, _, _ = socket.recv_fds(agent, _MESSAGE_BYTES, 2)

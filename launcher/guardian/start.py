@@ -16,6 +16,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SAFE_FD = 64
 _CONTROL, _REPORT, _LOG, _JSON = 3, 4, 5, 6
+FIRST_COPY = 128
+"""Where bubblewrap finds the first of the files that it copies: above all that we have open."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -85,7 +87,10 @@ def enclosed(order: Wire, bwrap: list[str]) -> Started:
         argv[0],
         argv,
         {"PATH": "/usr/bin:/bin"},
-        file_actions=[(os.POSIX_SPAWN_DUP2, source, target) for source, target in moves],
+        file_actions=[
+            *((os.POSIX_SPAWN_DUP2, source, target) for source, target in moves),
+            *((os.POSIX_SPAWN_OPEN, FIRST_COPY + n, path, os.O_RDONLY, 0) for n, path in enumerate(order["copied"])),
+        ],
         setsigmask=[],
         setsigdef=CATCHABLE,
     )

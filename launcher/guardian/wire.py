@@ -16,7 +16,10 @@ class WireLimits(TypedDict):
 
 
 class Wire(TypedDict):
-    """The whole order; `bwrap` is the command line that encloses the command, None for plain processes."""
+    """The whole order; `bwrap` is the command line that encloses the command, None for plain processes.
+
+    `copied` are the files that it expects on the descriptors from `start.FIRST_COPY` on.
+    """
 
     key: str
     directory: str
@@ -24,6 +27,7 @@ class Wire(TypedDict):
     env: dict[str, str]
     cwd: str
     bwrap: list[str] | None
+    copied: list[str]
     init: list[str]
     uid: int | None
     gid: int | None

@@ -180,3 +180,24 @@ def test_a_bomb_in_one_sandbox_leaves_room_for_another(enclosed: Attempt) -> Non
     guardian_client.stop(enclosed.directory, grace_s=0)
     enclosed.end()
     assert not enclosed.left()
+
+
+def test_small_files_of_etc_are_the_hosts_and_can_not_be_changed(enclosed: Attempt) -> None:
+    host = sandbox.survey()
+    assert host is not None
+    assert host.small_files
+    paths = " ".join(host.small_files)
+    said = _said(
+        enclosed, f"sha256sum {paths}; for each in {paths}; do ! (echo x >>$each) 2>/dev/null || echo $each; done"
+    )
+    there = subprocess.run(["sha256sum", *host.small_files], capture_output=True, text=True, check=True).stdout
+    assert said == there
+
+
+def test_no_descriptor_of_the_guardian_is_left_in_it(enclosed: Attempt) -> None:
+    enclosed.start("exec 9</dev/null; ls -l /proc/self/fd; sleep 1000")
+    enclosed.wait_for_log(b"9 -> /dev/null")
+    first = enclosed.processes()[-1]
+    of_pid_1 = {int(path.name): os.readlink(path) for path in Path(f"/proc/{first}/fd").iterdir()}
+    assert set(of_pid_1) == {0, 1, 2, 3, 4}
+    assert not [place for place in of_pid_1.values() if place.startswith("/etc")]

@@ -23,14 +23,14 @@ def test_what_lies_on_disk_holds_neither_environment_nor_command() -> None:
 
 
 def test_the_guardian_gets_all_of_it_and_the_mark() -> None:
-    wire = to_wire(DIRECTORY, ORDER, Enclosure(bwrap=["bwrap"], init=["python"], root=True))
+    wire = to_wire(DIRECTORY, ORDER, Enclosure(bwrap=["bwrap"], copied=[], init=["python"], root=True))
     assert wire["env"] == {"TOKEN": "hunter2", **marks(DIRECTORY, "exp-1-a1-n0")}
     assert (wire["command"], wire["uid"], wire["gid"]) == ("train --token hunter2", 4000, 4001)
     assert wire["limits"]["log_max_bytes"] == 1 << 30
 
 
 def test_only_root_changes_the_user() -> None:
-    wire = to_wire(DIRECTORY, ORDER, Enclosure(bwrap=["bwrap"], init=["python"], root=False))
+    wire = to_wire(DIRECTORY, ORDER, Enclosure(bwrap=["bwrap"], copied=[], init=["python"], root=False))
     assert (wire["uid"], wire["gid"]) == (None, None)
 
 

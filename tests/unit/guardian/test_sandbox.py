@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.sandbox import INIT, Host, Mount, SandboxOrder, bwrap_argv, etc_files, init_argv
+from launcher.sandbox import INIT, Host, Mount, SandboxOrder, bwrap_argv, copied_files, etc_files, init_argv
 
 HOST = Host(
     bwrap="/usr/bin/bwrap",
@@ -17,6 +17,7 @@ HOST = Host(
 ORDER = SandboxOrder(
     mounts=(Mount("/n/workspace", "/workspace", writable=True), Mount("/n/data", "/data/mnist")), uid=4000, gid=4001
 )
+COPIES = {"/etc/services": 130, "/etc/ssl/openssl.cnf": 131, "/etc/passwd": 132}
 
 
 def options(argv: list[str]) -> list[tuple[str, ...]]:
@@ -35,7 +36,7 @@ def bound(argv: list[str]) -> dict[str, str]:
 
 
 def test_the_namespaces_are_its_own_and_end_with_us() -> None:
-    argv = bwrap_argv(ORDER, HOST, "/n/etc")
+    argv = bwrap_argv(ORDER, HOST, COPIES)
     assert {"--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent", "--as-pid-1", "--clearenv"} <= set(
         argv
     )
@@ -43,7 +44,7 @@ def test_the_namespaces_are_its_own_and_end_with_us() -> None:
 
 
 def test_as_root_pid_1_may_change_its_user_and_nothing_else() -> None:
-    found = options(bwrap_argv(ORDER, HOST, "/n/etc"))
+    found = options(bwrap_argv(ORDER, HOST, COPIES))
     assert [o[1] for o in found if o[0] == "--cap-drop"] == ["ALL"]
     assert [o[1] for o in found if o[0] == "--cap-add"] == ["CAP_SETUID", "CAP_SETGID"]
     assert ("--unshare-user",) not in found
@@ -51,19 +52,19 @@ def test_as_root_pid_1_may_change_its_user_and_nothing_else() -> None:
 
 def test_without_root_the_user_is_mapped() -> None:
     host = Host(**{**HOST.__dict__, "root": False})
-    found = options(bwrap_argv(ORDER, host, "/n/etc"))
+    found = options(bwrap_argv(ORDER, host, COPIES))
     assert {("--unshare-user",), ("--uid", "4000"), ("--gid", "4001")} <= set(found)
     assert not [o for o in found if o[0].startswith("--cap")]
 
 
 def test_only_ordered_mounts_can_be_written() -> None:
-    found = options(bwrap_argv(ORDER, HOST, "/n/etc"))
+    found = options(bwrap_argv(ORDER, HOST, COPIES))
     assert [o for o in found if o[0] == "--bind"] == [("--bind", "/n/workspace", "/workspace")]
     assert found[-3:] == [("--remount-ro", "/dev"), ("--remount-ro", "/"), ("--chdir", "/")]
 
 
 def test_what_comes_in_is_a_list() -> None:
-    paths = set(bound(bwrap_argv(ORDER, HOST, "/n/etc")))
+    paths = set(bound(bwrap_argv(ORDER, HOST, COPIES)))
     assert {path for path in paths if not path.startswith("/etc/")} == {
         *("/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"),
         *("/sys/devices/system", "/proc", "/dev", "/dev/shm", "/tmp", "/run", "/var/tmp", "/var/run"),
@@ -73,14 +74,27 @@ def test_what_comes_in_is_a_list() -> None:
     assert not {"/etc/shadow", "/etc/sudoers", "/etc/environment", "/etc/gitconfig", "/etc/ssl/private"} & paths
 
 
+def test_small_files_are_copied_and_not_mounted() -> None:
+    host = replace(HOST, small_files=("/etc/services", "/etc/ssl/openssl.cnf"))
+    copied = copied_files(ORDER, host, "/n/etc")
+    assert {"/etc/services": "/etc/services", "/etc/passwd": "/n/etc/passwd"}.items() <= copied.items()
+    argv = bwrap_argv(ORDER, host, COPIES)
+    for path, descriptor in COPIES.items():
+        at = argv.index(path)
+        above = path.rpartition("/")[0]
+        assert argv[at - 6 : at] == ["--dir", above, "--perms", "0644", "--file", str(descriptor)]
+        assert path not in bound(argv)
+    assert bound(argv)["/etc/ssl/certs"] == "--ro-bind-try"
+
+
 def test_links_stay_links() -> None:
-    found = options(bwrap_argv(ORDER, HOST, "/n/etc"))
+    found = options(bwrap_argv(ORDER, HOST, COPIES))
     assert ("--symlink", "usr/bin", "/bin") in found
     assert ("--ro-bind-try", "/sbin", "/sbin") in found
 
 
 def test_later_mounts_lie_on_earlier_ones() -> None:
-    argv = bwrap_argv(ORDER, Host(**{**HOST.__dict__, "prefix": "/tmp/python"}), "/n/etc")
+    argv = bwrap_argv(ORDER, Host(**{**HOST.__dict__, "prefix": "/tmp/python"}), COPIES)
     order = [o[-1] for o in options(argv) if "bind" in o[0] or o[0] == "--tmpfs"]
     assert order.index("/tmp") < order.index("/tmp/python") < order.index("/workspace") < order.index("/data/mnist")
     assert order.index("/run") < order.index(INIT)
@@ -88,14 +102,14 @@ def test_later_mounts_lie_on_earlier_ones() -> None:
 
 def test_an_interpreter_of_the_system_needs_no_mount() -> None:
     host = Host(**{**HOST.__dict__, "prefix": "/usr"})
-    found = options(bwrap_argv(ORDER, host, "/n/etc"))
+    found = options(bwrap_argv(ORDER, host, COPIES))
     assert ("--ro-bind", "/usr", "/usr") not in found
     assert init_argv(host)[-1] == INIT
 
 
 def test_devices_bring_what_their_libraries_read() -> None:
     order = SandboxOrder(mounts=(), devices=("/dev/nvidia1", "/dev/nvidiactl"))
-    found = bound(bwrap_argv(order, HOST, "/n/etc"))
+    found = bound(bwrap_argv(order, HOST, COPIES))
     assert {path: kind for path, kind in found.items() if "nvidia" in path} == {
         "/dev/nvidia1": "--dev-bind-try",
         "/dev/nvidiactl": "--dev-bind-try",
@@ -104,7 +118,7 @@ def test_devices_bring_what_their_libraries_read() -> None:
 
 
 def test_file_systems_in_memory_have_the_commands_limit() -> None:
-    argv = bwrap_argv(SandboxOrder(mounts=(), memory_bytes=1 << 30), HOST, "/n/etc")
+    argv = bwrap_argv(SandboxOrder(mounts=(), memory_bytes=1 << 30), HOST, COPIES)
     for place in ("/tmp", "/dev/shm"):
         at = argv.index(place, argv.index("--dev"))
         assert argv[at - 5 : at] == ["--perms", "1777", "--size", str(1 << 30), "--tmpfs"]

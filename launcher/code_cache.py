@@ -79,26 +79,40 @@ class CodeCache:
             except FileNotFoundError:
                 self._extract(self._archive(key), destination)
 
-    def make_ahead(self, key: str) -> None:
-        """Have a tree ready for the next who takes one; nothing where the key was given up."""
-        with locked(self._locks, "code", key):
-            tree = self._root / key
-            if self._held(key) is not None and not tree.exists():
-                self._extract(self._archive(key), tree)
+    def make_ahead(self, key: str, room_bytes: int) -> None:
+        """Have a tree ready for the next who takes one; nothing where the key was given up, or it would not fit.
+
+        Args:
+            key: whose tree.
+            room_bytes: what it may take of the disk.
+        """
+        tree, made = self._root / key, self._root / f"{key}.ahead"
+        with locked(self._locks, "ahead", key):
+            held = self._held(key)
+            if held is None or tree.exists() or unpacked_bytes(held) > room_bytes:
+                return
+            trees.remove(made)
+            self._extract(self._archive(key), made)
+            with locked(self._locks, "code", key):  # not before: it may take long, and others wait for this one
+                if self._held(key) is not None and not tree.exists():
+                    made.rename(tree)
+            trees.remove(made)
 
     def evict(self, in_use: set[str], *, everything: bool = False) -> None:
-        """Give up what was not used for longest over the limit, and pieces of archives that nobody sends any more.
+        """Give up what was not used for longest over the limit, and what was begun and never finished.
 
         Args:
             in_use: keys that stay.
-            everything: whether room is needed, whatever the limit.
+            everything: whether room is needed, whatever the limit; trees that were made ahead go first, all of them.
         """
         now = time.time()
-        for part, used_at in self._listed("*.part"):
-            if now - used_at > KEEP_S:
-                part.unlink(missing_ok=True)
         records = self._listed("*.json")
         sizes = {path.stem: self._size(path.stem) for path, _ in records}
+        for key in {path.name.partition(".")[0] for path, at in self._listed("*") if now - at > KEEP_S} - sizes.keys():
+            self._give_up(key)
+        for key in sizes if everything else ():
+            with locked(self._locks, "code", key):
+                trees.remove(self._root / key)
         total = sum(sizes.values())
         for record, used_at in records:
             key = record.stem
@@ -115,12 +129,12 @@ class CodeCache:
         return sorted(found, key=lambda each: each[1])
 
     def _give_up(self, key: str) -> None:
-        record = self._record(key)
-        with locked(self._locks, "code", key), suppress(FileNotFoundError):
-            if time.time() - record.stat().st_mtime > KEEP_S:  # still unused, now that nobody else can take it
-                record.unlink()
-                self._archive(key).unlink()
-                trees.remove(self._root / key)
+        """Remove what there is of a key, its record last, if it is still unused now that nobody else can take it."""
+        with locked(self._locks, "code", key):
+            mine = [path for path in self._root.iterdir() if path.name.partition(".")[0] == key]
+            if all(time.time() - path.lstat().st_mtime > KEEP_S for path in mine if path.suffix in {".json", ".part"}):
+                for path in sorted(mine, key=lambda path: path.suffix == ".json"):
+                    trees.remove(path)
 
     def _complete(self, key: str, part: Path) -> Extracted:
         tree = self._root / key
@@ -138,7 +152,7 @@ class CodeCache:
             with archive.open("rb") as file:
                 return extract(file, destination)
         except (RefusedArchive, DamagedArchive) as wrong:
-            archive.unlink()
+            archive.unlink(missing_ok=True)
             refused = isinstance(wrong, RefusedArchive)
             raise NodeError(Cause.REFUSED_ARCHIVE if refused else Cause.PREPARATION_FAILED, str(wrong)) from wrong
 
@@ -164,4 +178,9 @@ class CodeCache:
 
     def _size(self, key: str) -> int:
         held = self._held(key)
-        return held.bytes + held.files * FILE_OVERHEAD_BYTES + self._archive(key).stat().st_size if held else 0
+        return unpacked_bytes(held) + self._archive(key).stat().st_size if held else 0
+
+
+def unpacked_bytes(held: Extracted) -> int:
+    """What a tree takes of a disk, about. Pure."""
+    return held.bytes + held.files * FILE_OVERHEAD_BYTES

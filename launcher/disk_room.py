@@ -56,8 +56,7 @@ class DiskRoom:
 
     def make_ahead(self, code_key: str) -> None:
         """Have a tree of a commit ready for the next attempt, while there is room."""
-        if self._free_bytes() >= ROOM_BYTES:
-            self._code.make_ahead(code_key)
+        self._code.make_ahead(code_key, self._free_bytes() - ROOM_BYTES)
 
     def make(self) -> None:
         """Give up trees and caches where the disk is nearly full.

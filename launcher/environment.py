@@ -187,8 +187,13 @@ def _packages_of(pristine: Path) -> Path:
 
 
 def _ahead(pristine: Path, wanted: Wanted) -> Path:
-    what = hashlib.sha256(f"{wanted.seen}:{wanted.packages}".encode()).hexdigest()
-    return pristine.with_name(f"{pristine.name}-{what[:8]}")
+    what = f"{wanted.seen}:{wanted.packages}:{_own_text()}"  # another Descent may make it in another way
+    return pristine.with_name(f"{pristine.name}-{hashlib.sha256(what.encode()).hexdigest()[:8]}")
+
+
+@cache
+def _own_text() -> str:
+    return Path(__file__).read_text()
 
 
 def _copy_without_packages(pristine: Path, env_dir: Path, wanted: Wanted) -> None:

@@ -1,6 +1,5 @@
 """An agent's side of the fork server, which its guardians are forked from."""
 
-import contextlib
 import os
 import select
 import socket
@@ -17,15 +16,20 @@ _CLEAN_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 _PIECE_BYTES = 65536
 
 
+class _Silent(TimeoutError):
+    """Nobody was forked."""
+
+
 class ForkServer:
     """A process that has everything imported: a guardian that is forked begins in a millisecond, a new Python in 40.
 
-    It ends with whoever started it, guardians don't. When it is lost, the next guardian has another.
+    It ends with whoever started it, guardians don't. One that is lost, or hangs, is replaced when that is noticed.
     """
 
     def __init__(self) -> None:
         """Start it, and don't wait until it has everything imported."""
         self._lock = threading.Lock()
+        self._closed = False
         self._process, self._door = _started()
 
     def __enter__(self) -> "ForkServer":
@@ -48,28 +52,46 @@ class ForkServer:
 
         Raises:
             TimeoutError: it said none.
+            OSError: this was closed, or no process can be started.
         """
         read, write = os.pipe()
         with open(read, "rb", buffering=0) as answer:
             with open(write, "wb", buffering=0):
-                self._send(order_fd, write)
+                server = self._send(order_fd, write)
             try:
-                return _words(answer.fileno(), timeout_s)
-            except TimeoutError:
-                self._process.kill()  # it may hang; the next guardian has another
+                said = _words(answer.fileno(), timeout_s)
+            except _Silent:
+                self._replace(server)  # it has not even taken the order
                 raise
+        if not said:
+            self._replace(server)  # it was killed, and may still be dying
+        return said
 
-    def _send(self, *fds: int) -> None:
+    def _send(self, *fds: int) -> "subprocess.Popen[bytes]":
+        """Give the descriptors to the server; which one that is."""
         with self._lock:
-            if self._process.poll() is not None:
-                self._end()
-                self._process, self._door = _started()
-            with contextlib.suppress(ConnectionError):  # it ended just now, and the answer is no word
-                socket.send_fds(self._door, [b"+"], fds)
+            if self._closed:
+                raise OSError("the fork server was closed")
+            try:
+                socket.send_fds(self._door, [b"+"], fds, socket.MSG_DONTWAIT)
+            except (ConnectionError, BlockingIOError):  # it is gone, or takes nothing
+                self._renew()
+                socket.send_fds(self._door, [b"+"], fds, socket.MSG_DONTWAIT)
+            return self._process
+
+    def _replace(self, lost: "subprocess.Popen[bytes]") -> None:
+        with self._lock:
+            if self._process is lost and not self._closed:
+                self._renew()
+
+    def _renew(self) -> None:
+        self._end()
+        self._process, self._door = _started()
 
     def close(self) -> None:
-        """End it."""
+        """End it; nothing is forked any more."""
         with self._lock:
+            self._closed = True
             self._end()
 
     def _end(self) -> None:
@@ -93,7 +115,12 @@ def _started() -> tuple["subprocess.Popen[bytes]", socket.socket]:
 
 
 def _words(fd: int, timeout_s: float) -> str:
-    """All that is written to a pipe before its last writer lets go."""
+    """All that is written to a pipe before its last writer lets go; an empty line says that it was forked.
+
+    Raises:
+        _Silent: nothing was written in time.
+        TimeoutError: its last writer did not let go in time.
+    """
     until, said, waiting = time.monotonic() + timeout_s, b"", select.poll()
     waiting.register(fd, select.POLLIN)
     while waiting.poll(max(0.0, until - time.monotonic()) * 1000):
@@ -101,4 +128,4 @@ def _words(fd: int, timeout_s: float) -> str:
         if not piece:
             return said.decode(errors="replace").strip()
         said += piece
-    raise TimeoutError
+    raise TimeoutError if said else _Silent

@@ -88,7 +88,7 @@ def _enclose(directory: Path, order: Order) -> Enclosure | None:
 
 
 def _fork(server: ForkServer, order_fd: int) -> str:
-    """A guardian's word; once more from a server of its own where there was none: this one may have been killed."""
+    """A guardian's word; where there was none once more, from another server: the first was killed with the order."""
     for _ in range(2):
         os.lseek(order_fd, 0, os.SEEK_SET)
         try:
@@ -96,6 +96,8 @@ def _fork(server: ForkServer, order_fd: int) -> str:
                 return answer
         except TimeoutError as late:
             raise GuardianError(f"the guardian did not begin within {_SPAWN_S:g} s") from late
+        except OSError as error:
+            raise GuardianError(str(error)) from error
     raise GuardianError("the guardian ended without a word")
 
 

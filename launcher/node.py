@@ -8,13 +8,13 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from launcher import guardian_client, harvest, node_root, recorded, trees
+from launcher.ahead import Ahead
 from launcher.disk_room import FULL_BYTES as FULL_BYTES
 from launcher.disk_room import ROOM_BYTES as ROOM_BYTES
 from launcher.disk_room import DiskRoom
@@ -88,9 +88,8 @@ class Node:
         with locked(self._locks, "boot", "node"):  # several agents may begin on the same directory at once
             node_root.forget_other_boots(self._root)
             self._room = DiskRoom(self._root, self._locks, self._orders)
+        self._ahead = Ahead(self._room, self._site)
         self._facts = Facts(self._site, address=address, root_id=root_id)
-        self._ahead = ThreadPoolExecutor(1, "ahead")
-        """Does what a next attempt would wait for; what goes wrong there is told by that attempt, if it still does."""
         self._changed = threading.Condition()
         self._mark = int(time.time() * 1000)  # goes on rising in the next incarnation
         self._guardians = Guardians(self._attempts, cluster_id, self._bump)
@@ -106,7 +105,7 @@ class Node:
         self._launching.close()
         self._ports.close()
         self._guardians.close()
-        self._ahead.shutdown(cancel_futures=True)
+        self._ahead.close()
 
     # --- what this host is -------------------------------------------------------------------------------------------
 
@@ -284,8 +283,7 @@ class Node:
             self._ports.release(key)
         self._bump()
         if was is not None:
-            self._ahead.submit(self._room.make_ahead, was.code_key)
-            self._ahead.submit(make_ahead, self._site)
+            self._ahead.after(was.code_key)
         return clean
 
     def inventory(self) -> list[str]:

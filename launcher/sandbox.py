@@ -123,7 +123,8 @@ def _is_small(path: str) -> bool:
         found = os.stat(path)
     except OSError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size <= _SMALL_BYTES and os.access(path, os.R_OK)
+    everybodys = stat.S_ISREG(found.st_mode) and bool(found.st_mode & stat.S_IROTH)
+    return everybodys and found.st_size <= _SMALL_BYTES
 
 
 def etc_files(order: SandboxOrder, hosts: str) -> dict[str, str]:

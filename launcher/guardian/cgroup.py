@@ -55,10 +55,18 @@ def _read(path: str) -> str:
         return ""
 
 
-@functools.cache  # a process stays where it was put; and while bubblewrap mounts, reading the mounts takes long
 def parents() -> dict[str, str]:
     """By controller, the directory below which we may make groups that have it."""
-    own = own_directories(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
+    try:
+        return _parents()
+    except OSError:
+        return {}  # and not for ever: it may have been a want of descriptors
+
+
+@functools.cache  # a process stays where it was put; and while bubblewrap mounts, reading the mounts takes long
+def _parents() -> dict[str, str]:
+    with open("/proc/self/mountinfo") as mounts, open("/proc/self/cgroup") as groups:
+        own = own_directories(mounts.read(), groups.read())
     found = {c: own[c] for c in _CONTROLLERS if c in own and os.access(own[c], os.W_OK)}
     # In version 2 a group with processes has no groups with controllers below it, so ours is often a sister of our own:
     # https://docs.kernel.org/admin-guide/cgroup-v2.html#no-internal-process-constraint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import signal
 import socket
 
 from .begin import begin
@@ -16,21 +17,27 @@ _NAME = "/proc/self/comm"
 
 def serve(agent: socket.socket) -> None:
     """Fork for each message, which brings two descriptors: where the order is, and where the answer goes."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whatever whoever started us ignored
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _restore_priority()
     parents()  # known before anybody needs it
     gc.freeze()  # what is here already stays shared with those to come
     while True:
-        message, fds, _, _ = socket.recv_fds(agent, _MESSAGE_BYTES, 2)
-        if not message:
+        message, fds, _, _ = socket.recv_fds(agent, _MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+        if not message or len(fds) < 2:  # the agent is gone; or we have no descriptor left, and another one will
             return
-        pid = os.fork()
-        if pid == 0:
-            _leave(agent, *fds)
-            begin()
-            os._exit(0)  # at once: nothing of ours is left to tidy up, and someone waits for our end
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.write(fds[1], f"no process could be started: {error.strerror}".encode())
+        else:
+            if pid == 0:
+                _leave(agent, *fds)
+                begin()
+                os._exit(0)  # at once: nothing of ours is left to tidy up, and someone waits for our end
+            os.waitpid(pid, 0)  # it forks once more, so that the guardian is nobody's child
         for fd in fds:
             os.close(fd)
-        os.waitpid(pid, 0)  # it forks once more, so that the guardian is nobody's child
 
 
 def _leave(agent: socket.socket, order: int, answer: int) -> None:
@@ -41,6 +48,7 @@ def _leave(agent: socket.socket, order: int, answer: int) -> None:
         os.dup2(source, target)
     os.close(order)
     os.close(answer)
+    os.write(1, b"\n")  # the order has come
     with open(_NAME, "w") as file:
         file.write("guardian")  # as `ps` and `top` show it
 

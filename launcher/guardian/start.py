@@ -81,6 +81,8 @@ def enclosed(order: Wire, bwrap: list[str]) -> Started:
     errors, errors_write = _pipe()
     init = [*order["init"], str(_CONTROL), str(_REPORT), str(_LOG)]
     argv = [bwrap[0], "--json-status-fd", str(_JSON), *bwrap[1:], "--", *init]
+    # One that has gone is an empty file inside.
+    copied = (path if os.path.exists(path) else os.devnull for path in order["copied"])
     moves = [(errors_write, 1), (errors_write, 2), (control_read, _CONTROL), (report_write, _REPORT)]
     moves += [(log_write, _LOG), (status_write, _JSON)]
     pid = os.posix_spawn(
@@ -89,7 +91,7 @@ def enclosed(order: Wire, bwrap: list[str]) -> Started:
         {"PATH": "/usr/bin:/bin"},
         file_actions=[
             *((os.POSIX_SPAWN_DUP2, source, target) for source, target in moves),
-            *((os.POSIX_SPAWN_OPEN, FIRST_COPY + n, path, os.O_RDONLY, 0) for n, path in enumerate(order["copied"])),
+            *((os.POSIX_SPAWN_OPEN, FIRST_COPY + n, path, os.O_RDONLY, 0) for n, path in enumerate(copied)),
         ],
         setsigmask=[],
         setsigdef=CATCHABLE,

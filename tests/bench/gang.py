@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from launcher.state import State
+from tests.bench import machine
 from tests.bench.figures import Figure, Row, ratio
 from tests.bench.ground import STAMP, Ground, ended, file, ground, rounds
 from tests.e2e.stack import Repo
@@ -26,16 +27,27 @@ def measure() -> Iterator[Row]:
         for number in range(rounds(ROUNDS)):
             gangs.append(warm(on, gang, number, GANG))
             singles.append(warm(on, single, number, SINGLE))
-    ours = Figure(f"admitted → first instruction on the last of {NODES} nodes", "s", tuple(gangs))
-    beside = Figure("one node, warm", "s", tuple(singles))
-    note = f"{NODES} Ray nodes on one machine: its cores prepare all of them at once; ports, peers and network included"
-    yield Row(f"launch, {NODES} nodes", (ours,), (beside,), (ratio("of one node's", ours, beside, at_most=2),), (note,))
+    ours, busy = figures(f"admitted → first instruction on the last of {NODES} nodes", gangs)
+    beside, busy_one = figures("one node, warm", singles)
+    mark = ratio("of one node's", ours, beside, at_most=2)
+    notes = (
+        f"{NODES} Ray nodes on one machine: its cores prepare all of them at once; ports, peers and network included",
+        f"the whole machine's processors, from the re-run to its end: {busy.words()}; for one node {busy_one.words()}",
+    )
+    yield Row(f"launch, {NODES} nodes", (ours,), (beside,), (mark,), notes)
 
 
-def warm(on: Ground, repo: Repo, number: int, keys: Mapping[str, Any]) -> float:
-    """Seconds from the admission to the last node's first instruction, of the re-run of a commit."""
+def figures(what: str, samples: list[tuple[float, float]]) -> tuple[Figure, Figure]:
+    """Time, and processors' time."""
+    launched, busy = zip(*samples, strict=True)
+    return Figure(what, "s", launched), Figure("processors", "s", busy)
+
+
+def warm(on: Ground, repo: Repo, number: int, keys: Mapping[str, Any]) -> tuple[float, float]:
+    """Seconds from the admission to the last node's first instruction, of the re-run of a commit; and of processors."""
     sha = repo.push({**file(STAMP, **keys), "number": str(number)})
     ended(repo, sha)
+    before = machine.busy_s()
     on.stack.control.rerun(check_run_id=repo.check(sha)["id"])
     done = ended(repo, sha, rerun=1)
-    return max(done.stamps) - done.at(State.PROVISIONING)
+    return max(done.stamps) - done.at(State.PROVISIONING), machine.busy_s() - before

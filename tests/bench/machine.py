@@ -26,6 +26,12 @@ def described() -> dict[str, Any]:
     }
 
 
+def busy_s() -> float:
+    """Seconds that all processors together have worked since the machine started."""
+    user, nice, system, _idle, _waiting, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
 def _commit() -> str:
     done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
     return done.stdout.strip()

@@ -9,8 +9,10 @@ from pathlib import Path
 from sqlalchemy import Connection, func, select
 
 from ci_bot.store.tables import delivery, experiment
+from launcher import ray_head
 from launcher.state import TERMINAL, State
-from tests.bench.figures import Figure, Reach, Row
+from tests.bench import machine
+from tests.bench.figures import Figure, Reach, Row, number
 from tests.bench.ground import BRANCHES, CPUS, Ground, ended, file, ground
 from tests.e2e.killing import Victim, find
 from tests.e2e.stack import Repo, Stack
@@ -32,9 +34,10 @@ def measure() -> Iterator[Row]:
         sha = repo.push({**file(COMMAND), "train.py": "print('one second')\n"})
         ended(repo, sha)
         before = on.peer.do("many", count=jobs // 2, at_once=AT_ONCE)
-        idle = Used.by(on.stack)
-        took, wrong = run_all(on, repo, count)
-        used = Used.by(on.stack)
+        branches = made(repo, count)
+        idle, idle_cpus = Used.by(on.stack), cpus_of(on)
+        took, wrong = run_all(on, repo, branches)
+        used, cpus = Used.by(on.stack), cpus_of(on)
         after = on.peer.do("many", count=jobs - jobs // 2, at_once=AT_ONCE)
     ours = Figure("experiments", "/s", (count / took,))
     peer = Figure("submit_job", "/s", (jobs // 2 / before["seconds"], (jobs - jobs // 2) / after["seconds"]))
@@ -43,6 +46,8 @@ def measure() -> Iterator[Row]:
         f"Ray's jobs: {jobs // 2} before and {jobs - jobs // 2} after, {AT_ONCE} at once",
         f"a command of 1 s, {AT_ONCE} at once: nothing can be faster than {AT_ONCE} /s",
     ]
+    spent = ", ".join(f"{name} {number((cpus[name] - idle_cpus[name]) / count)}" for name in cpus)
+    notes += [f"seconds of a processor for each experiment: {spent}"]
     notes += [f"{wrong} did not succeed"] if wrong else []
     yield Row(
         "many at once",
@@ -62,19 +67,25 @@ def scaled(usual: int) -> int:
     return max(4, usual * min(100, int(os.environ.get("ROUNDS", "100"))) // 100)
 
 
-def run_all(on: Ground, repo: Repo, count: int) -> tuple[float, int]:
-    """Push as many branches at once and wait until all have ended: seconds, and how many did not succeed."""
-    for number in range(count):
-        repo.commit({**file(COMMAND, **BRANCHES), "train.py": f"print('one second', {number})\n"})
-        repo.git("branch", "--force", f"b{number}")
+def made(repo: Repo, count: int) -> list[str]:
+    """As many branches, each with a commit of its own."""
+    branches = [f"b{each}" for each in range(count)]
+    for branch in branches:
+        repo.commit({**file(COMMAND, **BRANCHES), "train.py": f"print('one second', '{branch}')\n"})
+        repo.git("branch", "--force", branch)
+    return branches
+
+
+def run_all(on: Ground, repo: Repo, branches: list[str]) -> tuple[float, int]:
+    """Push branches at once and wait until all have ended: seconds, and how many did not succeed."""
     pushed = time.time()
-    repo.git("push", "--quiet", "origin", *(f"b{number}" for number in range(count)))
+    repo.git("push", "--quiet", "origin", *branches)
     give_up_at = time.monotonic() + LIMIT_S
-    while (counts := on.stack.look(states)) and sum(counts.get(s, 0) for s in TERMINAL) < count + 1:
+    while (counts := on.stack.look(states)) and sum(counts.get(s, 0) for s in TERMINAL) < len(branches) + 1:
         assert time.monotonic() < give_up_at, counts
         time.sleep(LOOK_S)
     began, last = on.stack.look(lambda c: times(c, pushed))
-    return last - began, count + 1 - counts.get(State.STOPPED, 0)
+    return last - began, len(branches) + 1 - counts.get(State.STOPPED, 0)
 
 
 def states(connection: Connection) -> dict[State, int]:
@@ -103,6 +114,17 @@ class Used:
         """As the kernel says."""
         pids = [*find(stack, Victim.WORKER), *find(stack, Victim.DRIVER)]
         return cls(sum(map(_cpu_s, pids)), sum(map(_peak_mib, pids)))
+
+
+def cpus_of(on: Ground) -> dict[str, float]:
+    """Seconds that processors have worked for each of our processes, and for all: commands, Ray, the local GitHub."""
+    ours = {each.value: list(find(on.stack, each)) for each in (Victim.WORKER, Victim.DRIVER, Victim.WEB)}
+    ours["agent"] = [pid for pid in ray_head.remains(on.cluster.head) if _is_agent(pid)]
+    return {name: sum(map(_cpu_s, pids)) for name, pids in ours.items()} | {"all": machine.busy_s()}
+
+
+def _is_agent(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::NodeAgent")
 
 
 def _cpu_s(pid: int) -> float:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from launcher import trees
 from launcher.code_cache import KEEP_S, CodeCache
 from launcher.node_types import Extracted, NodeError
 from launcher.state import Cause
 
 KEY = "1-abc"
+ROOM = 1 << 30
 
 
 def packed(content: bytes = b"x" * 5000, name: str = "top/a") -> bytes:
@@ -113,7 +115,7 @@ def test_everyone_who_takes_a_tree_has_one_of_their_own(cache: CodeCache, tmp_pa
     (tmp_path / "first/a").write_text("changed")
     cache.take(KEY, tmp_path / "second")  # nobody has made one ahead
     for _ in range(2):
-        cache.make_ahead(KEY)  # twice is no harm
+        cache.make_ahead(KEY, ROOM)  # twice is no harm
     cache.take(KEY, tmp_path / "third")
     assert [(tmp_path / name / "a").stat().st_size for name in ("first", "second", "third")] == [7, 5000, 5000]
     assert len({(tmp_path / name / "a").stat().st_ino for name in ("first", "second", "third")}) == 3
@@ -131,7 +133,7 @@ def test_many_who_take_at_once_have_each_a_whole_tree(cache: CodeCache, tmp_path
     cache.put(KEY, 0, packed(), True)
     with ThreadPoolExecutor(8) as pool:
         taken = [pool.submit(cache.take, KEY, tmp_path / f"{number}") for number in range(16)]
-        made = [pool.submit(cache.make_ahead, KEY) for _ in range(4)]
+        made = [pool.submit(cache.make_ahead, KEY, ROOM) for _ in range(4)]
         for each in (*taken, *made):
             each.result()
     assert {(tmp_path / f"{number}/a").stat().st_size for number in range(16)} == {5000}
@@ -152,7 +154,7 @@ def test_of_what_was_given_up_nothing_is_made_ahead(cache: CodeCache, tmp_path: 
     cache.put(KEY, 0, packed(), True)
     used(tmp_path, KEY, 2 * KEEP_S)
     cache.evict(set(), everything=True)
-    cache.make_ahead(KEY)
+    cache.make_ahead(KEY, ROOM)
     assert list((tmp_path / "code").iterdir()) == []
 
 
@@ -196,3 +198,53 @@ def test_what_goes_while_others_are_given_up_is_no_error(cache: CodeCache, tmp_p
     for name in ("1-a.part", "1-b.json"):
         (tmp_path / "code" / name).symlink_to("gone")  # listed, and not there any more
     cache.evict(set(), everything=True)
+
+
+def test_nothing_is_made_ahead_that_would_take_the_room_of_others(cache: CodeCache, tmp_path: Path) -> None:
+    cache.put(KEY, 0, packed(), True)
+    cache.take(KEY, tmp_path / "mine")
+    cache.make_ahead(KEY, 5000)  # its 5000 bytes take more than that
+    assert not (tmp_path / "code" / KEY).exists()
+    cache.make_ahead(KEY, 10_000)
+    assert (tmp_path / "code" / KEY).exists()
+
+
+def test_trees_made_ahead_go_first_when_room_is_needed_also_of_what_is_in_use(cache: CodeCache, tmp_path: Path) -> None:
+    cache.put(KEY, 0, packed(), True)
+    cache.evict({KEY}, everything=True)
+    assert not (tmp_path / "code" / KEY).exists()
+    assert cache.offset(KEY) == -1
+    cache.take(KEY, tmp_path / "mine")
+
+
+def test_what_was_never_finished_goes(cache: CodeCache, tmp_path: Path) -> None:
+    cache.put(KEY, 0, packed(), True)
+    code, old = tmp_path / "code", time.time() - 2 * KEEP_S
+    left = [code / name for name in ("2-b", "2-b.tree", "3-c.ahead.tree", "4-d.tar.gz", "5-e.new")]
+    for path in left:
+        path.mkdir()
+        os.utime(path, (old, old))
+    (code / "6-young.ahead.tree").mkdir()
+    cache.evict(set())
+    assert sorted(path.name for path in code.iterdir()) == [KEY, f"{KEY}.json", f"{KEY}.tar.gz", "6-young.ahead.tree"]
+
+
+def test_whoever_dies_while_giving_up_leaves_what_the_next_one_finds(
+    cache: CodeCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.put(KEY, 0, packed(), True)
+    used(tmp_path, KEY, 2 * KEEP_S)
+    removed = iter([True, False])
+
+    def dying(path: Path) -> None:
+        if not next(removed):
+            raise KeyboardInterrupt
+        trees_remove(path)
+
+    trees_remove = trees.remove
+    with monkeypatch.context() as patch:
+        patch.setattr(trees, "remove", dying)
+        with pytest.raises(KeyboardInterrupt):
+            cache._give_up(KEY)
+    cache.evict(set(), everything=True)
+    assert list((tmp_path / "code").iterdir()) == []

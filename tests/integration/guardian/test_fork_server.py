@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -86,6 +87,15 @@ def test_an_order_that_a_server_took_with_it_is_given_to_the_next(ground: Ground
         assert server.pid != hung
 
 
+def test_orders_that_meet_a_dying_server_are_given_to_the_next(ground: Ground, kept: Kept) -> None:
+    with ForkServer() as server:
+        for _ in range(20):
+            attempt = kept(ground.attempt())
+            order = attempt.order("true")
+            os.kill(server.pid, signal.SIGKILL)  # it is not dead yet, and takes nothing any more
+            guardian_client.spawn(attempt.directory, order, server)
+
+
 def test_a_server_that_hangs_is_not_waited_for(ground: Ground, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guardian_client, "_SPAWN_S", 0.1)
     attempt, next_one = kept(ground.attempt()), kept(ground.attempt())
@@ -94,9 +104,52 @@ def test_a_server_that_hangs_is_not_waited_for(ground: Ground, kept: Kept, monke
         os.kill(hung, signal.SIGSTOP)
         with pytest.raises(GuardianError, match=r"did not begin within 0\.1 s"):
             guardian_client.spawn(attempt.directory, attempt.order("true"), server)
+        assert server.pid != hung
         monkeypatch.undo()
         guardian_client.spawn(next_one.directory, next_one.order("sleep 1000"), server)
-        assert server.pid != hung
+
+
+def test_a_guardian_that_is_slow_to_begin_costs_nobody_the_server(
+    ground: Ground, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guardian_client, "_SPAWN_S", 0.2)
+    attempt = kept(ground.attempt())
+    with ForkServer() as server, open(attempt.directory / "lock", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # it tries for half a second
+        healthy = server.pid
+        with pytest.raises(GuardianError, match=r"did not begin within 0\.2 s"):
+            guardian_client.spawn(attempt.directory, attempt.order("true"), server)
+        assert server.pid == healthy
+
+
+def test_a_closed_server_forks_nothing(ground: Ground, kept: Kept) -> None:
+    attempt = kept(ground.attempt())
+    server = ForkServer()
+    server.close()
+    with pytest.raises(GuardianError, match="was closed"):
+        guardian_client.spawn(attempt.directory, attempt.order("true"), server)
+
+
+def test_whoever_ignored_the_end_of_children_has_guardians_all_the_same(ground: Ground, kept: Kept) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        server = ForkServer()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    with server:
+        first = server.pid
+        for _ in range(3):
+            attempt = kept(ground.attempt())
+            guardian_client.spawn(attempt.directory, attempt.order("true"), server)
+        assert server.pid == first
+
+
+def test_a_server_without_descriptors_makes_way_for_another(ground: Ground, kept: Kept) -> None:
+    attempt = kept(ground.attempt())
+    with ForkServer() as server:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (3, 3))
+        guardian_client.spawn(attempt.directory, attempt.order("sleep 1000"), server)
+        assert guardian_client.find(attempt.directory) is not None
 
 
 def _unread_bytes(server: ForkServer) -> int:

@@ -98,7 +98,7 @@ def _memory() -> tuple[list[Figure], list[Figure]]:
         figures = [
             looked_at("web", [*find(stack, Victim.WEB)]),
             looked_at("worker and driver, idle", _of(stack, *WORKER)),
-            looked_at("agent, idle", _of(stack, Victim.AGENT)),
+            looked_at("agent and its fork server, idle", _agent(stack)),
         ]
         head = Head.load(stack.record()["ray"])
         rays = sorted(set(ray_head.remains(head)) - set(_of(stack, Victim.AGENT)))
@@ -106,7 +106,7 @@ def _memory() -> tuple[list[Figure], list[Figure]]:
         keys = _run(stack, repo, busy)
         figures += [
             looked_at(f"worker and driver, {busy} running", _of(stack, *WORKER)),
-            looked_at(f"agent, {busy} running", _of(stack, Victim.AGENT)),
+            looked_at(f"agent and its fork server, {busy} running", _agent(stack)),
             *_of_attempts(stack, keys),
         ]
     return figures, beside
@@ -114,6 +114,13 @@ def _memory() -> tuple[list[Figure], list[Figure]]:
 
 def _of(stack: Stack, *victims: Victim) -> list[int]:
     return [pid for victim in victims for pid in find(stack, victim)]
+
+
+def _agent(stack: Stack) -> list[int]:
+    """The agent and what it has started for itself."""
+    agents = _of(stack, Victim.AGENT)
+    children = (path for pid in agents for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return [*agents, *(int(pid) for path in children for pid in path.read_text().split())]
 
 
 def _run(stack: Stack, repo: Repo, count: int) -> list[str]:

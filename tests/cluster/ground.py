@@ -137,7 +137,12 @@ _SERVICES = (
 
 def _is_service(process: Process) -> bool:
     # One without arguments is just ending; should it stay, it is counted as a zombie.
-    return not process.argv or any(word in process.argv for word in _SERVICES)
+    return not process.argv or _forks_guardians(process) or any(word in process.argv for word in _SERVICES)
+
+
+def _forks_guardians(process: Process) -> bool:
+    # They have its command line, and a name of their own.
+    return "launcher/guardian/__main__.py" in process.argv and process.comm != "guardian"
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -52,7 +51,7 @@ class Inbox:
         self._engine = engine
         self._committed = committed
         self._insert = _INSERT if engine.dialect.name == "sqlite" else _INSERT.replace("?", "%s")
-        self._queue: SimpleQueue[_Put | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[_Put] | None] = SimpleQueue()
         self._gathered: dict[asyncio.AbstractEventLoop, list[_Put]] = {}
         self._lock = threading.Lock()
         self._backlog_bytes = 0
@@ -100,15 +99,15 @@ class Inbox:
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
-            for put in self._gathered.pop(loop, ()):  # nothing, if close() was quicker
-                self._queue.put(put)
+            if puts := self._gathered.pop(loop, None):  # nothing, if close() was quicker
+                self._queue.put(puts)
 
     def close(self) -> None:
         """Store what was put, then end the writer; blocks until then."""
         with self._lock:
             self._closed = True
-            for put in chain.from_iterable(self._gathered.values()):
-                self._queue.put(put)
+            for puts in self._gathered.values():
+                self._queue.put(puts)
             self._gathered.clear()
             self._queue.put(None)
         self._writer.join()
@@ -129,8 +128,8 @@ class Inbox:
         size_bytes = 0
         item = self._queue.get()
         while item is not None:
-            group.append(item)
-            size_bytes += len(item.body)
+            group += item  # whole: one by one, the writer could be woken by the first
+            size_bytes += sum(len(put.body) for put in item)
             if len(group) >= GROUP_SIZE or size_bytes >= GROUP_BYTES:
                 return group, False
             try:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Select, bindparam, func, select, update
 
 from ci_bot.records import Experiment
 from ci_bot.store.deliveries import changed
-from ci_bot.store.experiments import PROGRESS, experiment_of, progress_of
+from ci_bot.store.experiment_rows import PROGRESS, experiment_of, progress_of
 from ci_bot.store.tables import experiment
 from launcher.experiment import Specification
 from launcher.state import TERMINAL, WAITING, Progress, State

@@ -82,9 +82,9 @@ def routes(hub: Hub) -> list[Route]:
         def take() -> None:
             with hub.world.lock:
                 understood = hooks.understand(hub.world, told)
-                if understood is None:
-                    raise Refusal(404, "No repository of mine")
-                pushes.record(hub.world, *understood)
+            if understood is None:
+                raise Refusal(404, "No repository of mine")
+            pushes.record(hub.world, *understood)
 
         try:
             await run_in_threadpool(take)

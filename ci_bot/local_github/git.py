@@ -84,14 +84,14 @@ def environment(extra: Mapping[str, str] = {}) -> dict[str, str]:
     }
 
 
-def run(path: Path, *args: str, extra: Mapping[str, str] = {}) -> bytes:
-    """Run git in a bare repository and give what it wrote.
+def run(path: Path, *args: str, extra: Mapping[str, str] = {}, given: bytes = b"") -> bytes:
+    """Run git in a bare repository and give what it wrote; `given` is what it reads.
 
     Raises:
         GitError: it ended with another code than 0.
     """
     argv = [GIT, "-c", "core.quotePath=false", "--git-dir", str(path), *args]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment(extra), check=False)
+    done = subprocess.run(argv, input=given, capture_output=True, env=environment(extra), check=False)
     if done.returncode != 0:
         raise GitError(done.stderr.decode(errors="replace").strip() or f"git {args[0]}: code {done.returncode}")
     return done.stdout
@@ -162,6 +162,13 @@ def refs(path: Path) -> dict[str, str]:
     """Every ref and the object it names."""
     lines = text(path, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()
     return dict(line.split(" ", 1) for line in lines)
+
+
+def peeled(path: Path, names: list[str]) -> dict[str, str]:
+    """The commits that objects are or, as tags, point at, in one question; what leads to none is left out."""
+    asked = "".join(f"{name}^{{commit}}\n" for name in names).encode()
+    lines = run(path, "cat-file", "--batch-check=%(objectname)", given=asked).decode().splitlines()
+    return {name: line for name, line in zip(names, lines, strict=True) if _FULL_SHA.fullmatch(line)}
 
 
 def commits(path: Path, *arguments: str) -> list[Commit]:

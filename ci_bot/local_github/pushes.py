@@ -1,5 +1,6 @@
 """What a push makes happen: its webhooks, pull requests brought up to date, check suites begun, the merge queue."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,27 +35,37 @@ class Update:
 
 
 def record(world: World, repository: Repository, updates: list[Update], user: str) -> None:
-    """Take note of a push that git has done, and let follow what follows on GitHub."""
+    """Take note of a push that git has done, and let follow what follows on GitHub.
+
+    What git is asked for it is asked without the lock: a push of hundreds of branches keeps nobody waiting.
+    """
     with world.lock:
         repository = replace(repository, pushed_at=world.clock())
         world.repositories[repository.id] = repository
         for update in updates:
             world.refs.put((repository.id, update.ref), None if update.deleted else update.new)
-            if not update.deleted:
-                sha = git.resolve(repository.path, update.new) or update.new
-                world.arrived.setdefault((repository.id, sha), world.clock())
-        tags = sum(update.ref.startswith("refs/tags/") for update in updates)
-        branches = sum(update.ref.startswith("refs/heads/") for update in updates)
+    commits_at = git.peeled(repository.path, [update.new for update in updates if not update.deleted])
+    with world.lock:
         for update in updates:
-            tag = update.ref.startswith("refs/tags/")
-            silent = tags > MOST_TAGS if tag else branches > MOST_BRANCHES
-            if tag or update.ref.startswith("refs/heads/"):
-                _follow(world, repository, update, user, silent)
+            if not update.deleted:
+                sha = commits_at.get(update.new, update.new)
+                world.arrived.setdefault((repository.id, sha), world.clock())
+    refs = git.refs(repository.path)
+    tags = sum(update.ref.startswith("refs/tags/") for update in updates)
+    branches = sum(update.ref.startswith("refs/heads/") for update in updates)
+    for update in updates:
+        tag = update.ref.startswith("refs/tags/")
+        silent = tags > MOST_TAGS if tag else branches > MOST_BRANCHES
+        if tag or update.ref.startswith("refs/heads/"):
+            after = commits_at.get(update.new)
+            told = None if silent else payload(world, repository, update, user, after, refs)
+            with world.lock:
+                _follow(world, repository, update, user, told)
 
 
-def _follow(world: World, repository: Repository, update: Update, user: str, silent: bool) -> None:
-    if not silent:
-        webhooks.emit(world, repository, "push", payload(world, repository, update, user))
+def _follow(world: World, repository: Repository, update: Update, user: str, told: Json | None) -> None:
+    if told is not None:
+        webhooks.emit(world, repository, "push", told)
         if update.created or update.deleted:
             _tell_ref(world, repository, update, user)
     if update.ref.startswith("refs/heads/"):
@@ -88,11 +99,21 @@ def _begin_suites(world: World, repository: Repository, update: Update, user: st
             checks.tell_suite(world, suite, "requested", user)
 
 
-def payload(world: World, repository: Repository, update: Update, user: str) -> Json:
-    """The `push` event, without repository and installation."""
+def payload(
+    world: World, repository: Repository, update: Update, user: str, after: str | None, refs: Mapping[str, str]
+) -> Json:
+    """The `push` event, without repository and installation.
+
+    Args:
+        world: knows who pushed.
+        repository: where.
+        update: what moved.
+        user: the login of who pushed.
+        after: the commit that the ref names now, if it is one.
+        refs: all refs and the objects they name.
+    """
     path, html = repository.path, f"{world.html_url}/{repository.full_name}"
-    after = None if update.deleted else git.resolve(path, update.new)
-    new = _new_commits(path, update, after) if after else []
+    new = _new_commits(path, update, after, refs) if after else []
     shown = [_commit(world, repository, each) for each in new[-MOST_COMMITS:]]
     head = next((each for each in shown if each["id"] == after), None)
     if head is None and after:
@@ -107,7 +128,7 @@ def payload(world: World, repository: Repository, update: Update, user: str) -> 
         "created": update.created,
         "deleted": update.deleted,
         "forced": forced,
-        "base_ref": _base_ref(path, update) if update.created else None,
+        "base_ref": _base_ref(update, refs) if update.created else None,
         "compare": f"{html}/compare/{update.old[:12]}...{update.new[:12]}",
         "commits": shown if update.ref.startswith("refs/heads/") else [],
         "head_commit": head,
@@ -116,20 +137,20 @@ def payload(world: World, repository: Repository, update: Update, user: str) -> 
     }
 
 
-def _new_commits(path: Path, update: Update, after: str) -> list[git.Commit]:
+def _new_commits(path: Path, update: Update, after: str, refs: Mapping[str, str]) -> list[git.Commit]:
     """What the push brought, oldest first: since the old head, or reachable from no other branch."""
+    if update.created:
+        others = {sha for ref, sha in refs.items() if ref.startswith("refs/heads/") and ref != update.ref}
+        return git.commits(path, "--reverse", "--topo-order", after, *(f"^{sha}" for sha in sorted(others)))
     head = git.commit(path, after)
     if head.parents == (update.old,):
         return [head]
-    if not update.created:
-        return git.commits(path, "--reverse", "--topo-order", after, f"^{update.old}")
-    others = [sha for ref, sha in git.refs(path).items() if ref.startswith("refs/heads/") and ref != update.ref]
-    return git.commits(path, "--reverse", "--topo-order", after, *(f"^{sha}" for sha in sorted(set(others))))
+    return git.commits(path, "--reverse", "--topo-order", after, f"^{update.old}")
 
 
-def _base_ref(path: Path, update: Update) -> str | None:
+def _base_ref(update: Update, refs: Mapping[str, str]) -> str | None:
     """The branch from which a new ref begins, where it begins at a branch's head."""
-    heads = [ref for ref, sha in git.refs(path).items() if sha == update.new and ref.startswith("refs/heads/")]
+    heads = [ref for ref, sha in refs.items() if sha == update.new and ref.startswith("refs/heads/")]
     return next((ref for ref in heads if ref != update.ref), None)
 
 

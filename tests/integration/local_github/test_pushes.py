@@ -3,9 +3,13 @@
 import hashlib
 import hmac
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from ci_bot.local_github import git
 from tests.integration.local_github.conftest import Place
 
 ZEROS = "0" * 40
@@ -74,6 +78,29 @@ def test_more_than_three_tags_at_once_send_nothing(place: Place) -> None:
     place.push({"a": "2"})
     hooks = place.receiver.wait("push", 2)
     assert [hook.payload["ref"] for hook in hooks] == ["refs/heads/main"] * 2
+
+
+def test_while_git_is_asked_what_a_push_brought_the_api_answers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = place.push({"a": "1"})
+    asked, go_on, touched = threading.Event(), threading.Event(), git.touched
+
+    def slow(*given: Any) -> list[git.Touched]:
+        asked.set()
+        assert go_on.wait(30)
+        return touched(*given)
+
+    monkeypatch.setattr(git, "touched", slow)
+    place.commit({"a": "2"})
+    place.receiver.forget()
+    with ThreadPoolExecutor(1) as pool:
+        pushed = pool.submit(place.git, "push", "--quiet", "origin", "main:one", "main:other")
+        try:
+            assert asked.wait(30)
+            place.check_run(first)
+        finally:
+            go_on.set()
+        pushed.result()
+    assert {hook.payload["ref"] for hook in place.receiver.wait("push", 2)} == {"refs/heads/one", "refs/heads/other"}
 
 
 def test_the_push_option_or_the_commits_address_says_who_pushed(place: Place) -> None:

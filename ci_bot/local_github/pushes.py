@@ -34,6 +34,41 @@ class Update:
         return self.new == git.ZERO_SHA
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What git says of a repository after a push."""
+
+    refs: Mapping[str, str]
+    """All of them, and the objects they name."""
+    commits_at: Mapping[str, str]
+    """The commit that each object is or, as a tag, points at."""
+    commits: Mapping[str, git.Commit]
+    """By their SHAs, those that came with new branches."""
+    of_new_branches: Mapping[str, list[git.Commit]]
+    """By ref, those that are reachable from no other branch, oldest first."""
+
+
+def _look(path: Path, updates: list[Update]) -> Seen:
+    """Ask git what a push brought, in as few questions for hundreds of branches as for one."""
+    refs = git.refs(path)
+    commits_at = git.peeled(path, [update.new for update in updates if not update.deleted])
+    new = {each.ref: each.new for each in updates if each.created and each.ref.startswith("refs/heads/")}
+    old = {sha for ref, sha in refs.items() if ref.startswith("refs/heads/") and ref not in new}
+    found = git.commits(path, "--topo-order", *new.values(), *(f"^{sha}" for sha in sorted(old))) if new else []
+    commits = {each.sha: each for each in found}
+    reached_by: dict[str, str] = {}  # "" stands for several branches
+    for ref, sha in new.items():
+        reached_by[sha] = "" if sha in reached_by else ref
+    for each in found:  # children before their parents
+        whose = reached_by[each.sha]
+        for parent in each.parents:
+            reached_by[parent] = whose if reached_by.get(parent, whose) == whose else ""
+    own: dict[str, list[git.Commit]] = {}
+    for each in reversed(found):
+        own.setdefault(reached_by[each.sha], []).append(each)
+    return Seen(refs, commits_at, commits, own)
+
+
 def record(world: World, repository: Repository, updates: list[Update], user: str) -> None:
     """Take note of a push that git has done, and let follow what follows on GitHub.
 
@@ -44,21 +79,19 @@ def record(world: World, repository: Repository, updates: list[Update], user: st
         world.repositories[repository.id] = repository
         for update in updates:
             world.refs.put((repository.id, update.ref), None if update.deleted else update.new)
-    commits_at = git.peeled(repository.path, [update.new for update in updates if not update.deleted])
+    seen = _look(repository.path, updates)
     with world.lock:
         for update in updates:
             if not update.deleted:
-                sha = commits_at.get(update.new, update.new)
+                sha = seen.commits_at.get(update.new, update.new)
                 world.arrived.setdefault((repository.id, sha), world.clock())
-    refs = git.refs(repository.path)
     tags = sum(update.ref.startswith("refs/tags/") for update in updates)
     branches = sum(update.ref.startswith("refs/heads/") for update in updates)
     for update in updates:
         tag = update.ref.startswith("refs/tags/")
         silent = tags > MOST_TAGS if tag else branches > MOST_BRANCHES
         if tag or update.ref.startswith("refs/heads/"):
-            after = commits_at.get(update.new)
-            told = None if silent else payload(world, repository, update, user, after, refs)
+            told = None if silent else payload(world, repository, update, user, seen)
             with world.lock:
                 _follow(world, repository, update, user, told)
 
@@ -99,25 +132,15 @@ def _begin_suites(world: World, repository: Repository, update: Update, user: st
             checks.tell_suite(world, suite, "requested", user)
 
 
-def payload(
-    world: World, repository: Repository, update: Update, user: str, after: str | None, refs: Mapping[str, str]
-) -> Json:
-    """The `push` event, without repository and installation.
-
-    Args:
-        world: knows who pushed.
-        repository: where.
-        update: what moved.
-        user: the login of who pushed.
-        after: the commit that the ref names now, if it is one.
-        refs: all refs and the objects they name.
-    """
+def payload(world: World, repository: Repository, update: Update, user: str, seen: Seen) -> Json:
+    """The `push` event, without repository and installation."""
     path, html = repository.path, f"{world.html_url}/{repository.full_name}"
-    new = _new_commits(path, update, after, refs) if after else []
+    after = seen.commits_at.get(update.new)
+    new = seen.of_new_branches.get(update.ref, []) if update.created else _since(path, update.old, after)
     shown = [_commit(world, repository, each) for each in new[-MOST_COMMITS:]]
     head = next((each for each in shown if each["id"] == after), None)
     if head is None and after:
-        head = _commit(world, repository, git.commit(path, after))
+        head = _commit(world, repository, seen.commits.get(after) or git.commit(path, after))
     forward = any(update.old in each.parents for each in new)
     forced = not (update.created or update.deleted or forward or git.is_ancestor(path, update.old, update.new))
     who = world.account(user)
@@ -128,7 +151,7 @@ def payload(
         "created": update.created,
         "deleted": update.deleted,
         "forced": forced,
-        "base_ref": _base_ref(update, refs) if update.created else None,
+        "base_ref": _base_ref(update, seen.refs) if update.created else None,
         "compare": f"{html}/compare/{update.old[:12]}...{update.new[:12]}",
         "commits": shown if update.ref.startswith("refs/heads/") else [],
         "head_commit": head,
@@ -137,15 +160,14 @@ def payload(
     }
 
 
-def _new_commits(path: Path, update: Update, after: str, refs: Mapping[str, str]) -> list[git.Commit]:
-    """What the push brought, oldest first: since the old head, or reachable from no other branch."""
-    if update.created:
-        others = {sha for ref, sha in refs.items() if ref.startswith("refs/heads/") and ref != update.ref}
-        return git.commits(path, "--reverse", "--topo-order", after, *(f"^{sha}" for sha in sorted(others)))
+def _since(path: Path, old: str, after: str | None) -> list[git.Commit]:
+    """What a branch got since its old head, oldest first."""
+    if after is None:
+        return []
     head = git.commit(path, after)
-    if head.parents == (update.old,):
+    if head.parents == (old,):
         return [head]
-    return git.commits(path, "--reverse", "--topo-order", after, f"^{update.old}")
+    return git.commits(path, "--reverse", "--topo-order", after, f"^{old}")
 
 
 def _base_ref(update: Update, refs: Mapping[str, str]) -> str | None:

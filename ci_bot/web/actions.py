@@ -53,7 +53,7 @@ def start_again(connection: Connection, experiment: Experiment, *, who: str, at:
     """Write the next run of an experiment's name at its commit; its id, or why there is none."""
     repository = repositories.get(connection, experiment.repository_id)
     if repository is None:
-        return Nothing(f"the App was removed from {experiment.full_name}")
+        return Nothing(f"the App was removed from {experiment.full_name}, or suspended")
     newest = experiments.newest(connection, experiment.repository_id, experiment.head_sha, experiment.name)
     newest = newest or experiment
     approval = approvals.approval(connection, newest.repository_id, newest.head_sha)

@@ -252,7 +252,7 @@ def forget(connection: Connection, decisions: Iterable[Decision], at: float) -> 
         repositories.removed(connection, repository_id, at)
     for experiment in experiments.unfinished(connection) if gone else ():
         if experiment.repository_id in gone:
-            why = "the App was removed from the repository"
+            why = "the App was removed from the repository, or suspended"
             experiments.wish(connection, experiment.id, Wish(decide.DESCENT, why, at))
 
 

@@ -80,6 +80,24 @@ def test_more_than_three_tags_at_once_send_nothing(place: Place) -> None:
     assert [hook.payload["ref"] for hook in hooks] == ["refs/heads/main"] * 2
 
 
+def test_new_branches_that_come_together_bring_what_is_theirs_alone(place: Place) -> None:
+    place.push({"a": "1"})
+    shared = place.commit({"a": "2"})
+    one = place.commit({"a": "3"})
+    place.git("branch", "one")
+    place.git("reset", "--quiet", "--hard", shared)
+    other = [place.commit({"a": "4"}), place.commit({"a": "5"})]
+    place.git("branch", "other")
+    place.receiver.forget()
+    place.git("push", "--quiet", "origin", "one", "other")
+    told = {hook.payload["ref"]: hook.payload for hook in place.receiver.wait("push", 2)}
+    assert {ref: [each["id"] for each in of["commits"]] for ref, of in told.items()} == {
+        "refs/heads/one": [one],
+        "refs/heads/other": other,
+    }
+    assert [told[f"refs/heads/{name}"]["head_commit"]["id"] for name in ("one", "other")] == [one, other[-1]]
+
+
 def test_while_git_is_asked_what_a_push_brought_the_api_answers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     first = place.push({"a": "1"})
     asked, go_on, touched = threading.Event(), threading.Event(), git.touched

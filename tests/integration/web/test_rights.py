@@ -181,7 +181,7 @@ def test_a_repository_from_which_the_app_was_removed_runs_nothing_again_and_stay
         with begin(site.engine) as connection:
             repositories.removed(connection, 7, BORN)
         answer = client.post(f"/experiments/{number}/rerun", data={"csrf": token})
-        assert (answer.status_code, "the App was removed from octo/digits" in answer.text) == (409, True)
+        assert (answer.status_code, "the App was removed from octo/digits, or suspended" in answer.text) == (409, True)
     with reading(site.engine) as connection:
         assert repositories.get(connection, 7) is None
         assert [each.id for each in experiments.listed(connection)] == [number]

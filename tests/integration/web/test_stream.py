@@ -111,9 +111,15 @@ def test_a_made_up_place_breaks_nothing(site: Site, place: str) -> None:
 def test_the_next_attempt_has_a_log_of_its_own(site: Site) -> None:
     number = site.experiment(*RUNNING)
     site.write_log(number, b"first try\n")
+    followed = threading.Event()
+
+    def until(event: Event) -> bool:
+        if event[0] == "log":
+            followed.set()
+        return to_the_end(event)
 
     def happen() -> None:
-        time.sleep(0.4)
+        assert followed.wait(30)
         site.write_log(number, b"its last words\n")
         site.end(number, Cause.NODE_LOST, node="host-a", why="it is gone")
         for place, signal in enumerate(RUNNING[1:]):
@@ -123,7 +129,7 @@ def test_the_next_attempt_has_a_log_of_its_own(site: Site) -> None:
 
     writer = threading.Thread(target=happen)
     writer.start()
-    found = follow(site, number, to_the_end)
+    found = follow(site, number, until)
     writer.join()
     said = {1: "", 2: ""}
     for name, _, content in found:

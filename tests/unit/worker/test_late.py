@@ -310,7 +310,7 @@ def test_a_repository_from_which_the_app_was_removed_wants_nothing_more(
     desk.receive("push", push("refs/heads/main", FIRST))
     desk.github.installed, desk.github.suspended = installed, suspended
     desk.receive(*end)
-    assert (desk.wishes(), present(desk)) == (["the App was removed from the repository"], [])
+    assert (desk.wishes(), present(desk)) == (["the App was removed from the repository, or suspended"], [])
 
 
 def test_a_repository_that_another_installation_covers_is_not_forgotten_with_the_former_one(desk: Desk) -> None:

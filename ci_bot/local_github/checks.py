@@ -116,17 +116,28 @@ def suite_shape(world: World, suite: CheckSuite) -> Json:
     }
 
 
-def suite_for(world: World, app_id: int, repository: Repository, sha: str, before: str | None = None) -> CheckSuite:
-    """The suite of an App on a commit, made now where there was none; the App is told of a new one."""
+def suite_for(
+    world: World,
+    app_id: int,
+    repository: Repository,
+    sha: str,
+    before: str | None = None,
+    branch: str | None = None,
+) -> CheckSuite:
+    """The suite of an App on a commit, made now where there was none; its branch is that, or one that is there."""
     with world.lock:
         for suite in world.suites.values():
             if (suite.app_id, suite.repository_id, suite.head_sha) == (app_id, repository.id, sha):
                 return suite
-        heads = [ref for ref, at in git.refs(repository.path).items() if at == sha and ref.startswith("refs/heads/")]
-        branch = heads[0].removeprefix("refs/heads/") if heads else None
+        branch = branch or _branch_at(repository, sha)
         made = CheckSuite(world.next_id(), app_id, repository.id, sha, branch, before, world.clock())
         world.suites[made.id] = made
         return made
+
+
+def _branch_at(repository: Repository, sha: str) -> str | None:
+    heads = [ref for ref, at in git.refs(repository.path).items() if at == sha and ref.startswith("refs/heads/")]
+    return heads[0].removeprefix("refs/heads/") if heads else None
 
 
 def tell_run(world: World, run: CheckRun, action: str, sender: str, **more: Any) -> None:

@@ -41,7 +41,7 @@ def locate(call: Call, revision: str) -> str | None:
 
 def author(world: World, person: git.Person) -> Json | None:
     """The account with a person's address, or null."""
-    for account in world.accounts.values():
+    for account in list(world.accounts.values()):
         if account.email and account.email.lower() == person.email.lower():
             return shapes.account(world, account)
     return None

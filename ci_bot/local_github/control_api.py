@@ -7,10 +7,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ci_bot.local_github import checks, hook_log, hooks, pushes
+from ci_bot.local_github import checks, git, hook_log, hooks, pushes
 from ci_bot.local_github.calls import Refusal
 from ci_bot.local_github.commands import COMMANDS, repository_of
-from ci_bot.local_github.git import GitError
 from ci_bot.local_github.hub import Hub
 from ci_bot.local_github.state import Json
 
@@ -60,7 +59,7 @@ def routes(hub: Hub) -> list[Route]:
             return JSONResponse(await run_in_threadpool(obey))
         except KeyError as problem:
             return _refused(Refusal(422, f"{name}: {problem} is missing or unknown"))
-        except GitError as problem:
+        except git.GitError as problem:
             return _refused(Refusal(422, f"{name}: {problem}"))
         except Refusal as refusal:
             return _refused(refusal)
@@ -80,14 +79,17 @@ def routes(hub: Hub) -> list[Route]:
         told = await request.body()
 
         def take() -> None:
-            with hub.world.lock:
-                understood = hooks.understand(hub.world, told)
-            if understood is None:
-                raise Refusal(404, "No repository of mine")
-            pushes.record(hub.world, *understood)
+            with hub.pushing:
+                with hub.world.lock:
+                    understood = hooks.understand(hub.world, told)
+                if understood is None:
+                    raise Refusal(404, "No repository of mine")
+                pushes.record(hub.world, *understood)
 
         try:
             await run_in_threadpool(take)
+        except git.GitError as problem:  # the repository was deleted meanwhile, say
+            return _refused(Refusal(422, f"push: {problem}"))
         except Refusal as refusal:
             return _refused(refusal)
         return JSONResponse({})

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ ZERO_SHA = "0" * 40
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _SHA = re.compile(r"[0-9a-f]{7,40}")
 _FULL_SHA = re.compile(r"[0-9a-f]{40}")
+MOST_KEPT = 4096
 _FORMAT = "%H%x00%T%x00%P%x00%an%x00%ae%x00%aI%x00%cn%x00%ce%x00%cI%x00%B%x01"
 
 
@@ -40,6 +41,9 @@ class Commit:
     author: Person
     committer: Person
     message: str
+
+
+_commits: dict[tuple[Path, str], Commit] = {}
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ def _configure(path: Path) -> None:
         # a background gc would outlive the push that began it
         file.write("[receive]\n\tadvertisePushOptions = true\n\tautogc = false\n[gc]\n\tauto = 0\n")
     # a commit that a repository before this one had here may be none of this one's
-    commit.cache_clear()
+    _commits.clear()
 
 
 def fetch(path: Path, source: Path, sha: str, ref: str) -> None:
@@ -171,26 +175,35 @@ def peeled(path: Path, names: list[str]) -> dict[str, str]:
     return {name: line for name, line in zip(names, lines, strict=True) if _FULL_SHA.fullmatch(line)}
 
 
-def commits(path: Path, *arguments: str) -> list[Commit]:
-    """The commits that `git log` lists for these arguments."""
-    raw = run(path, "log", f"--format={_FORMAT}", *arguments).decode(errors="replace")
+def commits(path: Path, *arguments: str, given: bytes = b"") -> list[Commit]:
+    """The commits that `git log` lists for these arguments and what it reads; `commit` knows them then."""
+    raw = run(path, "log", f"--format={_FORMAT}", *arguments, given=given).decode(errors="replace")
     found = []
     for record in raw.split("\x01"):
         if record.strip():
             sha, tree, parents, an, ae, at, cn, ce, ct, message = record.lstrip("\n").split("\x00")
             author, committer = Person(an, ae, at), Person(cn, ce, ct)
             found.append(Commit(sha, tree, tuple(parents.split()), author, committer, message.rstrip("\n")))
+    if len(_commits) > MOST_KEPT:
+        _commits.clear()
+    _commits.update({(path, each.sha): each for each in found})
     return found
 
 
-@functools.lru_cache(4096)
+def commits_of(path: Path, revisions: Iterable[str], *flags: str) -> list[Commit]:
+    """The same for any number of revisions; none of none."""
+    given = "".join(f"{revision}\n" for revision in revisions).encode()
+    return commits(path, *flags, "--stdin", given=given) if given else []
+
+
 def commit(path: Path, sha: str) -> Commit:
     """One commit by its full SHA.
 
     Raises:
         GitError: there is none.
     """
-    return commits(path, "--max-count=1", "--end-of-options", f"{sha}^{{commit}}")[0]
+    known = _commits.get((path, sha))
+    return known or commits(path, "--max-count=1", "--end-of-options", f"{sha}^{{commit}}")[0]
 
 
 def count(path: Path, *arguments: str) -> int:

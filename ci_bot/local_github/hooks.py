@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ci_bot.local_github import git
 from ci_bot.local_github.pushes import Update
 from ci_bot.local_github.state import Repository, World
 
@@ -47,10 +46,10 @@ def place(root: Path, repository: Path) -> None:
     hook.chmod(hook.stat().st_mode | stat.S_IXUSR)
 
 
-def understand(world: World, told: bytes) -> tuple[Repository, list[Update], str] | None:
-    """The repository, the moved refs and the login of who pushed, of what a hook told; None for a stranger.
+def understand(world: World, told: bytes) -> tuple[Repository, list[Update], str | None] | None:
+    """The repository, the moved refs and who pushed, of what a hook told; None for a stranger.
 
-    The login is the push option `user=<login>`, else whose address the newest commit bears, else the owner.
+    Who pushed is the push option `user=<login>`, if it names an account.
     """
     where, lines, *given = os.fsdecode(told).split("\0")
     path = Path(where).resolve()
@@ -60,15 +59,4 @@ def understand(world: World, told: bytes) -> tuple[Repository, list[Update], str
     updates = [Update(*line.split(" ")) for line in lines.splitlines()]
     options = dict(option.partition("=")[::2] for option in given)
     named = world.accounts.get(options.get("user", "").lower())
-    return repository, updates, named.login if named else _committer(world, repository, updates)
-
-
-def _committer(world: World, repository: Repository, updates: list[Update]) -> str:
-    for update in updates:
-        sha = None if update.deleted else git.resolve(repository.path, update.new)
-        if sha is not None:
-            email = git.commit(repository.path, sha).committer.email.lower()
-            found = next((each for each in world.accounts.values() if each.email.lower() == email), None)
-            if found is not None:
-                return found.login
-    return repository.owner
+    return repository, updates, named.login if named else None

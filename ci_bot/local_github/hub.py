@@ -51,6 +51,8 @@ class Hub:
             clock: gives the present time in seconds.
         """
         self.world = World(root, url, clock)
+        self.pushing = threading.Lock()
+        """Pushes come one after the other; taken before the world's lock, never after it."""
         self.limits = Limits()
         self.faults = Faults()
         self.journal = Journal()

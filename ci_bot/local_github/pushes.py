@@ -42,8 +42,6 @@ class Seen:
     """All of them, and the objects they name."""
     commits_at: Mapping[str, str]
     """The commit that each object is or, as a tag, points at."""
-    commits: Mapping[str, git.Commit]
-    """By their SHAs, those that came with new branches."""
     of_new_branches: Mapping[str, list[git.Commit]]
     """By ref, those that are reachable from no other branch, oldest first."""
 
@@ -52,10 +50,11 @@ def _look(path: Path, updates: list[Update]) -> Seen:
     """Ask git what a push brought, in as few questions for hundreds of branches as for one."""
     refs = git.refs(path)
     commits_at = git.peeled(path, [update.new for update in updates if not update.deleted])
-    new = {each.ref: each.new for each in updates if each.created and each.ref.startswith("refs/heads/")}
+    git.commits_of(path, dict.fromkeys(commits_at.values()), "--no-walk=unsorted")  # `git.commit` knows them then
+    there = [each for each in updates if each.created and not each.deleted]
+    new = {each.ref: each.new for each in there if each.ref.startswith("refs/heads/")}
     old = {sha for ref, sha in refs.items() if ref.startswith("refs/heads/") and ref not in new}
-    found = git.commits(path, "--topo-order", *new.values(), *(f"^{sha}" for sha in sorted(old))) if new else []
-    commits = {each.sha: each for each in found}
+    found = git.commits_of(path, [*new.values(), *(f"^{sha}" for sha in old)], "--topo-order") if new else []
     reached_by: dict[str, str] = {}  # "" stands for several branches
     for ref, sha in new.items():
         reached_by[sha] = "" if sha in reached_by else ref
@@ -66,22 +65,29 @@ def _look(path: Path, updates: list[Update]) -> Seen:
     own: dict[str, list[git.Commit]] = {}
     for each in reversed(found):
         own.setdefault(reached_by[each.sha], []).append(each)
-    return Seen(refs, commits_at, commits, own)
+    return Seen(refs, commits_at, own)
 
 
-def record(world: World, repository: Repository, updates: list[Update], user: str) -> None:
+def record(world: World, repository: Repository, updates: list[Update], user: str | None) -> None:
     """Take note of a push that git has done, and let follow what follows on GitHub.
 
-    What git is asked for it is asked without the lock: a push of hundreds of branches keeps nobody waiting.
+    What can be asked of git beforehand is asked without taking the lock: hundreds of branches keep nobody waiting.
+    Whoever calls this sees to it that the pushes to a repository come one after the other.
+
+    Args:
+        world: everything.
+        repository: where.
+        updates: the refs that moved.
+        user: the login of who pushed; without it, whose address the newest commit bears, else the owner.
     """
+    seen = _look(repository.path, updates)
+    user = user or _committer(world, repository, updates, seen)
     with world.lock:
-        repository = replace(repository, pushed_at=world.clock())
-        world.repositories[repository.id] = repository
+        if (current := world.repositories.get(repository.id)) is None:
+            return  # it was deleted meanwhile
+        world.repositories[repository.id] = replace(current, pushed_at=world.clock())
         for update in updates:
             world.refs.put((repository.id, update.ref), None if update.deleted else update.new)
-    seen = _look(repository.path, updates)
-    with world.lock:
-        for update in updates:
             if not update.deleted:
                 sha = seen.commits_at.get(update.new, update.new)
                 world.arrived.setdefault((repository.id, sha), world.clock())
@@ -93,7 +99,17 @@ def record(world: World, repository: Repository, updates: list[Update], user: st
         if tag or update.ref.startswith("refs/heads/"):
             told = None if silent else payload(world, repository, update, user, seen)
             with world.lock:
-                _follow(world, repository, update, user, told)
+                if (current := world.repositories.get(repository.id)) is None:
+                    return
+                _follow(world, current, update, user, told)
+
+
+def _committer(world: World, repository: Repository, updates: list[Update], seen: Seen) -> str:
+    with world.lock:
+        logins = {each.email.lower(): each.login for each in reversed(world.accounts.values())}
+    shas = (seen.commits_at[update.new] for update in updates if update.new in seen.commits_at)
+    emails = (git.commit(repository.path, sha).committer.email.lower() for sha in shas)
+    return next((logins[email] for email in emails if email in logins), repository.owner)
 
 
 def _follow(world: World, repository: Repository, update: Update, user: str, told: Json | None) -> None:
@@ -105,8 +121,9 @@ def _follow(world: World, repository: Repository, update: Update, user: str, tol
         branch = update.ref.removeprefix("refs/heads/")
         if not update.deleted:
             _begin_suites(world, repository, update, user)
-        pulls.base_pushed(world, repository, branch, update.new, user)
-        pulls.head_pushed(world, repository, branch, update.new, user)
+        if world.refs.get((repository.id, update.ref)) == (None if update.deleted else update.new):
+            pulls.base_pushed(world, repository, branch, update.new, user)
+            pulls.head_pushed(world, repository, branch, update.new, user)
 
 
 def _tell_ref(world: World, repository: Repository, update: Update, user: str) -> None:
@@ -128,7 +145,8 @@ def _begin_suites(world: World, repository: Repository, update: Update, user: st
     for installation in list(world.installations.values()):
         may = granted(installation.permissions, [("checks", "write")]) and installation.suspended_at is None
         if may and world.covers(installation, repository) and (installation.app_id, update.new) not in known:
-            suite = checks.suite_for(world, installation.app_id, repository, update.new, update.old)
+            branch = update.ref.removeprefix("refs/heads/")
+            suite = checks.suite_for(world, installation.app_id, repository, update.new, update.old, branch)
             checks.tell_suite(world, suite, "requested", user)
 
 
@@ -140,7 +158,7 @@ def payload(world: World, repository: Repository, update: Update, user: str, see
     shown = [_commit(world, repository, each) for each in new[-MOST_COMMITS:]]
     head = next((each for each in shown if each["id"] == after), None)
     if head is None and after:
-        head = _commit(world, repository, seen.commits.get(after) or git.commit(path, after))
+        head = _commit(world, repository, git.commit(path, after))
     forward = any(update.old in each.parents for each in new)
     forced = not (update.created or update.deleted or forward or git.is_ancestor(path, update.old, update.new))
     who = world.account(user)
@@ -198,6 +216,8 @@ def _commit(world: World, repository: Repository, commit: git.Commit) -> Json:
 def server_push(world: World, repository: Repository, ref: str, new: str | None, user: str) -> None:
     """Move a ref by the server's own hand (a merge, the merge queue); it counts as a push."""
     old = git.refs(repository.path).get(ref, git.ZERO_SHA)
+    if old == (new or git.ZERO_SHA):
+        return
     git.set_ref(repository.path, ref, new)
     record(world, repository, [Update(old, new or git.ZERO_SHA, ref)], user)
 

@@ -107,6 +107,16 @@ def test_the_merge_queue_asks_for_checks_and_ends_its_groups(branched: Place) ->
     assert branched.git("ls-remote", "origin", "refs/heads/gh-readonly-queue/*") == ""
 
 
+def test_a_merge_group_whose_branch_is_gone_ends_like_any_other(branched: Place) -> None:
+    number = branched.control.open_pull_request(branched.full_name, "topic")["number"]
+    group = branched.control.queue_pull_request(branched.full_name, number)
+    branched.git("push", "--quiet", "origin", f":{group['head_ref']}")
+    branched.receiver.forget()
+    branched.control.destroy_merge_group(group["head_ref"], reason="dequeued")
+    branched.receiver.wait("merge_group.destroyed")
+    assert branched.receiver.hooks("push") == []
+
+
 def test_comments_are_written_changed_and_taken_back(branched: Place) -> None:
     number = branched.control.open_pull_request(branched.full_name, "topic")["number"]
     path = f"/issues/{number}/comments"

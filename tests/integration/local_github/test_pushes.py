@@ -98,27 +98,110 @@ def test_new_branches_that_come_together_bring_what_is_theirs_alone(place: Place
     assert [told[f"refs/heads/{name}"]["head_commit"]["id"] for name in ("one", "other")] == [one, other[-1]]
 
 
-def test_while_git_is_asked_what_a_push_brought_the_api_answers(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = place.push({"a": "1"})
-    asked, go_on, touched = threading.Event(), threading.Event(), git.touched
-
-    def slow(*given: Any) -> list[git.Touched]:
-        asked.set()
-        assert go_on.wait(30)
-        return touched(*given)
-
-    monkeypatch.setattr(git, "touched", slow)
-    place.commit({"a": "2"})
+def test_new_branches_on_top_of_one_another_bring_nothing_that_another_one_has(place: Place) -> None:
+    place.push({"a": "1"})
+    low = place.commit({"a": "2"})
+    place.git("branch", "low")
+    high = place.commit({"a": "3"})
+    place.git("branch", "high")
+    place.git("branch", "twin")
     place.receiver.forget()
-    with ThreadPoolExecutor(1) as pool:
+    place.git("push", "--quiet", "origin", "low", "high", "twin")
+    told = {hook.payload["ref"]: hook.payload for hook in place.receiver.wait("push", 3)}
+    heads = {ref.rpartition("/")[2]: (of["commits"], of["head_commit"]["id"]) for ref, of in told.items()}
+    assert heads == {"low": ([], low), "high": ([], high), "twin": ([], high)}
+
+
+class Slow:
+    """A question to git whose first answer waits until it may go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.asked, self._go_on = threading.Event(), threading.Event()
+        real = getattr(git, name)
+
+        def slow(*given: Any) -> Any:
+            if not self.asked.is_set():
+                self.asked.set()
+                assert self._go_on.wait(30)
+            return real(*given)
+
+        monkeypatch.setattr(git, name, slow)
+
+    def __enter__(self) -> "Slow":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._go_on.set()
+
+
+@pytest.mark.parametrize("question", ["peeled", "commits_of", "touched"])
+def test_while_git_is_asked_what_a_push_brought_the_api_answers(
+    place: Place, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    first = place.push({"a": "1"})
+    place.commit({"a": "2"})
+    with ThreadPoolExecutor(1) as pool, Slow(monkeypatch, question) as slow:
         pushed = pool.submit(place.git, "push", "--quiet", "origin", "main:one", "main:other")
-        try:
-            assert asked.wait(30)
-            place.check_run(first)
-        finally:
-            go_on.set()
+        assert slow.asked.wait(30)
+        place.check_run(first)
+        assert not pushed.done()
+    pushed.result()
+
+
+class Queue:
+    """A lock that says when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.waited_for, self._lock = threading.Event(), threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.waited_for.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_push_that_takes_long_is_told_before_the_next_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.push({"a": "1"})
+    first = place.push({"a": "2"}, ref="topic")
+    number = place.control.open_pull_request(place.full_name, "topic")["number"]
+    second, third = place.commit({"a": "3"}), place.commit({"a": "4"})
+    queue = Queue()
+    monkeypatch.setattr(place.server.hub, "pushing", queue)
+    place.receiver.forget()
+    with ThreadPoolExecutor(2) as pool:
+        with Slow(monkeypatch, "touched") as slow:
+            earlier = pool.submit(place.git, "push", "--quiet", "origin", f"{second}:refs/heads/topic")
+            assert slow.asked.wait(30)
+            later = pool.submit(place.git, "push", "--quiet", "origin", f"{third}:refs/heads/topic")
+            later.add_done_callback(lambda _: queue.waited_for.set())
+            assert queue.waited_for.wait(30)
+        earlier.result()
+        later.result()
+    told = [hook.payload for hook in place.receiver.wait("pull_request.synchronize", 2)]
+    assert {(each["before"], each["after"]) for each in told} == {(first, second), (second, third)}
+    assert place.repo("GET", f"/pulls/{number}").json()["head"]["sha"] == third
+
+
+@pytest.mark.parametrize("question", ["commits_of", "touched"])
+def test_a_repository_that_is_deleted_during_a_push_stays_deleted(
+    place: Place, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    place.push({"a": "1"})
+    place.receiver.forget()
+    place.commit({"a": "2"})
+    with ThreadPoolExecutor(1) as pool:
+        with Slow(monkeypatch, question) as slow:
+            pushed = pool.submit(place.git, "push", "--quiet", "origin", "main:one")
+            assert slow.asked.wait(30)
+            place.control.delete_repository(place.full_name)
         pushed.result()
-    assert {hook.payload["ref"] for hook in place.receiver.wait("push", 2)} == {"refs/heads/one", "refs/heads/other"}
+    assert place.full_name not in {each.full_name for each in place.server.hub.world.repositories.values()}
+    place.control.ping(place.app["id"])  # whatever else was sent was sent before
+    place.receiver.wait("ping")
+    assert place.receiver.hooks("push") == []
 
 
 def test_the_push_option_or_the_commits_address_says_who_pushed(place: Place) -> None:

@@ -22,7 +22,7 @@ class Rule:
     anything is done), drop_after (it is done, and the answer lost), unauthorized (401), stale (a read answered as it
     was `seconds` ago).
     Kinds for webhooks: lose (the delivery fails and is logged), vanish (not even logged), double, delay (`seconds`),
-    hold (kept back until the next webhook that is not held has been sent: reordering).
+    hold (kept back until the next webhook of its repository has been sent: reordering).
     """
 
     kind: str

@@ -191,7 +191,8 @@ class Courier:
             sent = self._begin(delivery, delay=hits.get("delay"))
         if "double" in hits:
             self._begin(delivery)
-        late, self._held = self._held, []
+        late = [each for each in self._held if each.repository_id == delivery.repository_id]
+        self._held = [each for each in self._held if each.repository_id != delivery.repository_id]
         for each in late:
             self._begin(each, after=sent)
 

@@ -92,12 +92,14 @@ def test_a_merge_group_is_tested_and_its_end_ends_the_claim(repo: Repo, stack: S
 
 def test_a_merge_group_whose_end_is_told_before_its_beginning_starts_nothing(repo: Repo, stack: Stack) -> None:
     repo.push({"README.md": "base"})
-    repo.push({".descent/config.yaml": config("true")}, branch="feature")
+    sha = repo.push({".descent/config.yaml": config("true")}, branch="feature")
     pull = stack.control.open_pull_request(repo.full_name, "feature")
+    assert repo.check(sha)["conclusion"] == "success"  # nothing else is told of this repository from here on
     stack.control.fault("hold", target="webhook", event="merge_group.checks_requested")
     group = stack.control.queue_pull_request(repo.full_name, pull["number"])
     stack.control.destroy_merge_group(group["head_ref"])
-    wait_for(lambda: f"overtaken: the merge group {group['head_ref']} is gone" in outcomes(stack), 40)
+    said = f"overtaken: the merge group {group['head_ref']} is gone"
+    wait_for(lambda: said in outcomes(stack), 40, lambda: str(outcomes(stack)))
     assert repo.experiment(group["head_sha"]) is None
     stack.control.close_pull_request(repo.full_name, pull["number"])
 
